@@ -1,0 +1,89 @@
+/* The only module that opens anything below the cgroup root.
+ *
+ * A group is known by the fd of its directory, opened once beneath the root without following a
+ * symbolic link (openat2(2), RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS); its files are opened relative
+ * to that fd, so that a group cannot be swapped under us. The caller owns the fd.
+ *
+ * Kernel files are not files: one read(2), one write(2), no O_CREAT, no O_TRUNC, no retry.
+ * Everything here is fast enough for the loop thread except cgroup_reclaim.
+ *
+ * A group that is gone reads as -ENODEV (fd still open) or -ENOENT; cgroup_is_gone() knows both.
+ * Source: Documentation/admin-guide/cgroup-v2.rst. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/kernfile.h"
+#include "common/error.h"
+
+#define CGROUP_FREEZE   "cgroup.freeze"
+#define CGROUP_EVENTS   "cgroup.events"
+#define CGROUP_SWAP_MAX "memory.swap.max"
+
+struct cgroup_root;
+
+enum cgroup_root_flags {
+    CGROUP_ROOT_ANY_FS = 1 << 0, /* a tree of plain files that a test made */
+};
+
+/* -EINVAL when `path` is not a cgroup v2 mount (or below one). */
+int cgroup_root_open(struct cgroup_root **ret, const char *path, int flags,
+                     struct error *error) MUST_CHECK;
+struct cgroup_root *cgroup_root_close(struct cgroup_root *root);
+const char *cgroup_root_path(const struct cgroup_root *root);
+/* Does this hierarchy have the memory controller (swap, reclaim)? */
+bool cgroup_root_has_memory(const struct cgroup_root *root);
+
+/* Opens a group by its path relative to the root ("" is the root itself). No "..", no leading "/".
+ * -ENOENT and the like leave `error` set, too. */
+int cgroup_open(const struct cgroup_root *root, const char *path, int *ret_fd,
+                struct error *error) MUST_CHECK;
+int cgroup_open_child(int group_fd, const char *name, int *ret_fd, struct error *error) MUST_CHECK;
+
+static inline bool cgroup_is_gone(int r)
+{
+    return r == -ENOENT || r == -ENODEV;
+}
+
+/* Identifies this very group for as long as the machine runs: a group made anew under the same name
+ * has another. */
+int cgroup_inode(int group_fd, uint64_t *ret, struct error *error) MUST_CHECK;
+
+int cgroup_read(int group_fd, const char *file, char *buffer, size_t size,
+                struct error *error) MUST_CHECK;
+int cgroup_read_value(int group_fd, const char *file, uint64_t *ret,
+                      struct error *error) MUST_CHECK;
+int cgroup_read_events(int group_fd, struct kernfile_events *ret, struct error *error) MUST_CHECK;
+int cgroup_write(int group_fd, const char *file, const char *text, struct error *error) MUST_CHECK;
+
+/* cgroup.freeze: the request, as against cgroup.events, the fact. */
+int cgroup_read_freeze(int group_fd, bool *ret, struct error *error) MUST_CHECK;
+int cgroup_write_freeze(int group_fd, bool freeze, struct error *error) MUST_CHECK;
+
+/* memory.swap.max as text without the newline. */
+int cgroup_read_swap_max(int group_fd, char *buffer, size_t size, struct error *error) MUST_CHECK;
+
+/* Calls back for each child group, in the directory's order; a positive or negative return value
+ * ends the walk and is returned. */
+int cgroup_for_each_child(int group_fd,
+                          int (*callback)(int group_fd, const char *name, void *userdata),
+                          void *userdata, struct error *error) MUST_CHECK;
+
+/* Blocks: call it on a worker. 0 when the kernel reclaimed that much, CGROUP_E_DRY when it found no
+ * more (EAGAIN, the normal end), -EINTR when a signal came. Partial progress is not reported: read
+ * memory.current before and after. Source: mm/memcontrol.c memory_reclaim. */
+enum cgroup_outcome { CGROUP_E_DRY = 1 };
+int cgroup_reclaim(int group_fd, uint64_t bytes, struct error *error) MUST_CHECK;
+
+/* Is this group's only process a sandbox ("pause")? False when that cannot be told, as from another
+ * PID namespace. */
+bool cgroup_is_sandbox(int group_fd);
+
+/* Does this process itself live in this group? (Groups below it are not looked at.) */
+bool cgroup_holds_self(int group_fd);
+
+/* Adds an inotify watch to the group's directory (file NULL) or to one of its files. Returns the
+ * watch descriptor or -errno. Needs /proc. */
+int cgroup_watch(int inotify_fd, int group_fd, const char *file, uint32_t mask,
+                 struct error *error);
