@@ -27,7 +27,8 @@ struct error {
  * Returns -err (or -EIO when err is 0, so that a failure is never a success by accident). */
 int error_set(struct error *error, int err, const char *fmt, ...) PRINTF(3, 4);
 
-/* Sets the sentence of a documented outcome and returns it. */
+/* Sets the sentence of a documented outcome and returns it. Also for a -errno whose own words would
+ * add nothing ("--threads: 0 is not 1 to 64" and not "…: Invalid argument"). */
 int error_outcome(struct error *error, int outcome, const char *fmt, ...) PRINTF(3, 4);
 
 /* Puts "what: " in front of the sentence; returns r, so that one can `return error_wrap(…)`. */

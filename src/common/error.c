@@ -60,7 +60,7 @@ int error_outcome(struct error *error, int outcome, const char *fmt, ...)
     va_end(args);
 
     join(error, sentence, sizeof(error->msg) - 1, "");
-    error->err = 0;
+    error->err = outcome < 0 ? -outcome : 0;
     return outcome;
 }
 
