@@ -91,12 +91,14 @@ static bool parse_root_name(const char *name, struct layout_root *root)
                : strcmp(root->prefix, "kubepods") == 0;
 }
 
-/* A walk from the cgroup root down: where it is, and what it may still open. */
+/* A walk from the cgroup root down that looks at one depth only. It is repeated for each depth, so
+ * that the roots near the top are found however large the rest of the tree is. */
 struct search {
     struct layout *layout;
     char path[CGROUP_PATH_SIZE];
-    unsigned depth;
-    unsigned budget;
+    unsigned depth;  /* where it is */
+    unsigned wanted; /* where it looks for roots */
+    unsigned budget; /* directories that it may still open */
 };
 
 static int search_child(int group_fd, const char *name, void *userdata);
@@ -105,7 +107,7 @@ static int search_below(struct search *search, int group_fd)
 {
     int r = 0;
 
-    if (search->depth < LAYOUT_DEPTH_MAX && search->budget > 0) {
+    if (search->depth < search->wanted && search->budget > 0) {
         search->depth++;
         search->budget--;
         r = cgroup_for_each_child(group_fd, search_child, search, NULL);
@@ -134,9 +136,10 @@ static int search_child(int group_fd, const char *name, void *userdata)
     if (len + strlen(name) + 2 > sizeof search->path)
         return 0;
     sprintf(search->path + len, "%s%s", len ? "/" : "", name);
-    if (parse_root_name(name, &root)) {
+    bool is_root = parse_root_name(name, &root);
+    if (is_root && search->depth == search->wanted) {
         add_root(search, &root);
-    } else {
+    } else if (!is_root && search->depth < search->wanted) {
         cleanup(close_p) int fd = -1;
         if (cgroup_open_child(group_fd, name, &fd, NULL) == 0)
             r = search_below(search, fd);
@@ -154,7 +157,8 @@ int layout_refresh(struct layout *layout, struct error *error)
     if (r < 0)
         return r;
     layout->n_roots = 0;
-    r = search_below(&search, fd);
+    for (search.wanted = 1; r == 0 && search.wanted <= LAYOUT_DEPTH_MAX; search.wanted++)
+        r = search_below(&search, fd);
     return r < 0 ? error_set(error, -r, "search the kubelet's cgroups") : 0;
 }
 
