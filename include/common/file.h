@@ -2,7 +2,8 @@
  *
  * All of these block (fsync): call them from a worker, or before the loop runs. Directories are
  * given as fds, so that a caller decides once which directory it means. Names are single path
- * components; a symbolic link is never followed (O_NOFOLLOW). */
+ * components; a symbolic link is never followed (O_NOFOLLOW; -ELOOP). The directory's fd is open
+ * for reading, not O_PATH, for fsync(2). */
 #pragma once
 
 #include "common/error.h"
@@ -11,7 +12,8 @@
 #define FILE_TEMP_PREFIX ".tmp-"
 
 /* Replaces `name`: temporary file, write, fsync, rename, fsync of the directory. Either the old
- * content or the new one is there at any instant. Mode 0600. On failure the temporary is removed. */
+ * content or the new one is there at any instant. Mode 0600. On failure the temporary is removed.
+ * One call at a time for each name: two would write the same temporary. */
 int file_replace(int dir_fd, const char *name, const void *data, size_t len,
                  struct error *error) MUST_CHECK;
 

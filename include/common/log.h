@@ -6,7 +6,13 @@
  * Formats: `journal` (native protocol, sd_journal_sendv(3)), `json` (one object a line on stderr),
  * `text` (a person's terminal), `auto` (journal when stderr is the journal's stream, see
  * $JOURNAL_STREAM in systemd.exec(5); text on a terminal; else json). Never put secrets, tenant
- * headers or cookies into a field. Thread-safe after log_open. */
+ * headers or cookies into a field. Thread-safe after log_open.
+ *
+ * In lines on stderr the keys are lower case, and every value is a string. A message or value of
+ * more than 512 bytes is cut and ends in "…"; fields that do not fit into a line of 4 KiB are left
+ * out, and the line says so. A stderr that is full holds up the caller for a millisecond at most;
+ * the line is lost then, and a later one tells how many were. (The journal's socket has no such
+ * bound.) */
 #pragma once
 
 #include <syslog.h>

@@ -27,7 +27,8 @@ int loop_open(sd_event **ret, struct error *error) MUST_CHECK;
 sd_event *loop_close(sd_event *event);
 
 /* Arms `*source` (made on first use) to fire `callback` once, `usec` microseconds from now
- * (CLOCK_MONOTONIC). Arming an armed timer moves it. Disarm with loop_timer_stop. */
+ * (CLOCK_MONOTONIC). Arming an armed timer moves it; callback and userdata stay those of the first
+ * time. Disarm with loop_timer_stop (NULL-safe). */
 int loop_timer(sd_event *event, sd_event_source **source, uint64_t usec,
                sd_event_time_handler_t callback, void *userdata) MUST_CHECK;
 void loop_timer_stop(sd_event_source *source);

@@ -16,10 +16,10 @@ struct metric_family {
     const char *name;
     const char *help;
     enum metric_type type;
-    const char *label;              /* NULL: one series without labels */
+    const char *label;               /* NULL: one series without labels */
     const char *const *label_values; /* n_series of them */
-    unsigned n_series;              /* 0 means 1 */
-    const double *buckets;          /* histogram: upper bounds, ascending, without +Inf */
+    unsigned n_series;               /* 0 means 1 */
+    const double *buckets;           /* histogram: upper bounds, ascending, without +Inf */
     unsigned n_buckets;
 };
 
@@ -30,6 +30,8 @@ int metrics_open(struct metrics **ret, const struct metric_family *families, uns
                  struct error *error) MUST_CHECK;
 struct metrics *metrics_close(struct metrics *metrics);
 
+/* A negative delta of a counter and a NaN that is observed are ignored. A wrong index or type is a
+ * bug and aborts. metrics_get of a histogram is the number of observations. */
 void metrics_add(struct metrics *metrics, unsigned family, unsigned series, double delta);
 void metrics_set(struct metrics *metrics, unsigned family, unsigned series, double value);
 void metrics_observe(struct metrics *metrics, unsigned family, unsigned series, double value);

@@ -3,7 +3,10 @@
  *
  * Order of precedence: command line, environment, default. The environment variable of `--listen`
  * is PREFIX_LISTEN. An unknown option, a missing or bad value is refused with a sentence that names
- * the option (or variable); an unknown variable with our prefix is not an error. */
+ * the option (or variable); an unknown variable with our prefix is not an error. Values are
+ * `--flag value` or `--flag=value`; the latter also for one that begins with "--". Of a flag given
+ * twice the last counts. A variable that is set but empty is an empty list or string, and an error
+ * for other types. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,8 +18,8 @@ enum setting_type {
     SETTING_STRINGS,  /* struct setting_list; repeatable; comma-separated in the environment */
     SETTING_BOOL,     /* bool; a flag without a value; 1/0/true/false/yes/no in the environment */
     SETTING_UINT,     /* uint64_t, min..max */
-    SETTING_DURATION, /* uint64_t microseconds; "500ms", "2s", "1m", "1h"; bare numbers refused */
-    SETTING_SIZE,     /* uint64_t bytes; "16M", "64K", "1G" (powers of 1024), or plain bytes */
+    SETTING_DURATION, /* uint64_t microseconds; "5us", "500ms", "2s", "1m", "1h"; bare numbers refused */
+    SETTING_SIZE,     /* uint64_t bytes; "16M", "64K", "1G", "1T" (powers of 1024), or plain bytes */
     SETTING_ENUM,     /* int: index into names */
 };
 
@@ -28,22 +31,22 @@ struct setting_list {
 };
 
 struct setting {
-    const char *flag; /* without the dashes */
+    const char *flag;    /* without the dashes */
     const char *metavar; /* NULL for a bool */
     enum setting_type type;
-    size_t offset;           /* of the field in the settings struct */
-    const char *fallback;    /* default, in the syntax of the command line; NULL: zero value */
-    uint64_t min, max;       /* inclusive, for UINT, DURATION, SIZE; max 0 means no upper limit */
+    size_t offset;            /* of the field in the settings struct */
+    const char *fallback;     /* default, in the syntax of the command line; NULL: zero value */
+    uint64_t min, max;        /* inclusive, for UINT, DURATION, SIZE; max 0 means no upper limit */
     const char *const *names; /* ENUM, NULL-terminated */
-    const char *help;        /* one or more sentences */
+    const char *help;         /* one or more sentences */
 };
 
 /* What a command line can also ask for: positive outcomes, already printed to stdout. */
 enum settings_outcome { SETTINGS_E_HELP = 1, SETTINGS_E_VERSION };
 
 struct settings_program {
-    const char *name;       /* "freeze-agent" */
-    const char *synopsis;   /* one line: what it is */
+    const char *name;     /* "freeze-agent" */
+    const char *synopsis; /* one line: what it is */
     const char *version;
     const char *env_prefix; /* "FREEZE_AGENT" */
     const struct setting *table;
@@ -51,7 +54,8 @@ struct settings_program {
 };
 
 /* Fills `out` (zeroed by the caller). --help, --version and, for the docs, --help-markdown (the
- * table for the README) are everywhere. -EINVAL with a sentence when something is wrong. */
+ * table for the README) are everywhere. -EINVAL with a sentence when something is wrong. Nothing is
+ * left to free then, nor after a positive outcome. */
 int settings_parse(const struct settings_program *program, int argc, char **argv, void *out,
                    struct error *error) MUST_CHECK;
 

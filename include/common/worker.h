@@ -6,7 +6,9 @@
  *
  * Jobs run in the order of submission. A long task is a chain of short jobs, each submitted from
  * the `done` of the one before: that is what makes many of them take turns, and what lets the loop
- * stop one by not submitting the next. */
+ * stop one by not submitting the next.
+ *
+ * All functions are for the loop thread. No signal reaches a worker. */
 #pragma once
 
 #include <stdbool.h>
@@ -33,7 +35,8 @@ int worker_pool_open(struct worker_pool **ret, sd_event *event, const struct wor
                      struct error *error) MUST_CHECK;
 
 /* Waits for the jobs that are running, drops those that are queued (neither run nor done is called
- * for these), and calls done for what had run. NULL-safe, returns NULL. */
+ * for these), and calls done for what had run. What such a done submits is dropped, too. Not from
+ * within a done. NULL-safe, returns NULL. */
 struct worker_pool *worker_pool_close(struct worker_pool *pool);
 
 /* Cannot fail: the job brings its own memory. */

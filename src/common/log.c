@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <time.h>
 
+/* Otherwise each entry would name the place in this file as its origin. */
+#define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
 #include "common/utf8.h"
@@ -270,7 +272,8 @@ static void write_lost(unsigned n)
     struct line line;
     char message[64];
 
-    snprintf(message, sizeof(message), "%u log lines lost, stderr was full, ignoring", n);
+    snprintf(message, sizeof(message), "%u log line%s lost because stderr was full, ignoring", n,
+             n == 1 ? "" : "s");
     make_line(&line, LOG_WARNING, NULL, 0, message);
     if (!write_line(&line))
         atomic_fetch_add(&lost, n);
@@ -345,10 +348,21 @@ static bool stderr_is_journal(void)
     return strcmp(stream, own) == 0;
 }
 
-static enum log_format detect_format(void)
+/* sd_journal_sendv(3) reports success when there is no journal to write to. */
+static bool journal_listens(void)
 {
-    if (stderr_is_journal())
+    return access("/run/systemd/journal/socket", W_OK) == 0;
+}
+
+static enum log_format choose_format(enum log_format wanted)
+{
+    bool journal =
+        wanted == LOG_FORMAT_JOURNAL || (wanted == LOG_FORMAT_AUTO && stderr_is_journal());
+
+    if (journal && journal_listens())
         return LOG_FORMAT_JOURNAL;
+    if (wanted == LOG_FORMAT_JSON || wanted == LOG_FORMAT_TEXT)
+        return wanted;
     return isatty(STDERR_FILENO) ? LOG_FORMAT_TEXT : LOG_FORMAT_JSON;
 }
 
@@ -365,7 +379,7 @@ void log_open(const char *name, int level, enum log_format format)
 {
     settings.name = name;
     settings.level = level;
-    settings.format = format == LOG_FORMAT_AUTO ? detect_format() : format;
+    settings.format = choose_format(format);
     settings.colours = want_colours();
     tzset();
 }
@@ -388,7 +402,7 @@ void log_write(int level, const struct log_field *fields, size_t n_fields, const
     vsnprintf(message, sizeof(message), fmt, args);
     va_end(args);
 
-    /* Without a journal that listens, stderr is better than nothing. */
+    /* What the journal refuses is better on stderr than nowhere. */
     if (settings.format != LOG_FORMAT_JOURNAL ||
         log_to_journal(level, fields, n_fields, message) < 0)
         log_to_stderr(level, fields, n_fields, message);

@@ -93,7 +93,7 @@ static void format_scaled(char *buffer, size_t size, const struct unit *units, u
 {
     while (units[1].name && (value == 0 || value % units->factor != 0))
         units++;
-    snprintf(buffer, size, "%ju%s", (uintmax_t)value, units->name);
+    snprintf(buffer, size, "%ju%s", (uintmax_t)(value / units->factor), units->name);
 }
 
 /* "1 to 64", "at least 10ms", "at most 1G"; empty when anything goes. */
@@ -263,6 +263,13 @@ static size_t width(const char *text, size_t len)
     return n;
 }
 
+/* A tab in a word is a blank that does not end it. */
+static void write_word(FILE *out, const char *word, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        fputc(word[i] == '\t' ? ' ' : word[i], out);
+}
+
 /* Writes words into the columns from `indent` to HELP_WIDTH; the cursor stands at `column`. */
 static void write_wrapped(FILE *out, const char *text, size_t column, size_t indent)
 {
@@ -283,7 +290,8 @@ static void write_wrapped(FILE *out, const char *text, size_t column, size_t ind
             column = indent;
             first = true;
         }
-        fprintf(out, "%s%.*s", first ? "" : " ", (int)len, text);
+        fputs(first ? "" : " ", out);
+        write_word(out, text, len);
         column += cells + !first;
         first = false;
         text += len;
@@ -337,10 +345,9 @@ static char *describe(const struct settings_program *program, const struct setti
     format_variable(variable, sizeof(variable), program, setting);
     fputs(setting->help, out);
     write_values(out, setting);
-    fputs(" [", out);
     if (setting->fallback)
-        fprintf(out, "default: %s; ", setting->fallback);
-    fprintf(out, "env: %s]", variable);
+        fprintf(out, " [default:\t%s]", setting->fallback);
+    fprintf(out, " [env:\t%s]", variable);
     fclose(out);
     return text;
 }
