@@ -18,8 +18,8 @@ enum setting_type {
     SETTING_STRINGS,  /* struct setting_list; repeatable; comma-separated in the environment */
     SETTING_BOOL,     /* bool; a flag without a value; 1/0/true/false/yes/no in the environment */
     SETTING_UINT,     /* uint64_t, min..max */
-    SETTING_DURATION, /* uint64_t microseconds; "5us", "500ms", "2s", "1m", "1h"; bare numbers refused */
-    SETTING_SIZE,     /* uint64_t bytes; "16M", "64K", "1G", "1T" (powers of 1024), or plain bytes */
+    SETTING_DURATION, /* uint64_t microseconds; "5us", "9ms", "2s", "1m", "1h"; no bare number */
+    SETTING_SIZE,     /* uint64_t bytes; "64K", "16M", "1G", "1T" (of 1024), or plain bytes */
     SETTING_ENUM,     /* int: index into names */
 };
 

@@ -77,7 +77,7 @@ int error_wrap(struct error *error, int r, const char *fmt, ...)
     vsnprintf(what, sizeof(what), fmt, args);
     va_end(args);
 
-    size_t len = fit(what, sizeof(what) - sizeof(": "));
+    size_t len = fit(what, sizeof(cause) - sizeof(": "));
     memcpy(what + len, ": ", sizeof(": "));
     memcpy(cause, error->msg, sizeof(cause));
     join(error, what, sizeof(error->msg) - 1, cause);
