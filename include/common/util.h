@@ -2,6 +2,7 @@
  * an embedded member to its owner. Nothing here allocates, logs or fails. */
 #pragma once
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,12 +13,12 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 #define PRINTF(fmt_index, args_index) __attribute__((format(printf, fmt_index, args_index)))
-#define MUST_CHECK __attribute__((warn_unused_result))
+#define MUST_CHECK                    __attribute__((warn_unused_result))
 
 /* cleanup(close_p) int fd = -1;   runs close_p(&fd) at the end of the scope. */
 #define cleanup(function) __attribute__((cleanup(function)))
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Hands a pointer over and forgets it: *ret = TAKE_PTR(object). */
 #define TAKE_PTR(ptr)                                                                              \
@@ -38,7 +39,7 @@
     })
 
 #define USEC_PER_MSEC ((uint64_t)1000)
-#define USEC_PER_SEC ((uint64_t)1000000)
+#define USEC_PER_SEC  ((uint64_t)1000000)
 #define NSEC_PER_USEC ((uint64_t)1000)
 
 /* Closes an fd, keeps errno, and returns -1 so that `fd = close_fd(fd)` reads well. */

@@ -268,8 +268,7 @@ static int write_swap_max(const struct pod_cgroups *pod, unsigned container,
     return cgroup_is_gone(r) ? 0 : r;
 }
 
-static int write_all_swap_max(const struct pod_cgroups *pod, const char *value,
-                              struct error *error)
+static int write_all_swap_max(const struct pod_cgroups *pod, const char *value, struct error *error)
 {
     struct error cause = ERROR_INIT;
     int first = 0;

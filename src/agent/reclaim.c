@@ -79,7 +79,8 @@ static bool account(struct reclaim *reclaim)
     adapt_chunk(reclaim);
     if (after <= RECLAIM_REST)
         return false;
-    reclaim->dry = reclaim->step.r == CGROUP_E_DRY && progress < DRY_PROGRESS ? reclaim->dry + 1 : 0;
+    reclaim->dry =
+        reclaim->step.r == CGROUP_E_DRY && progress < DRY_PROGRESS ? reclaim->dry + 1 : 0;
     return reclaim->dry < DRY_MAX;
 }
 

@@ -9,9 +9,9 @@
 #include "agent/layout.h"
 #include "common/file.h"
 
-#define SUFFIX       ".json"
-#define UNREADABLE   ".unreadable"
-#define NAME_SIZE    (POD_UID_SIZE + sizeof SUFFIX + sizeof UNREADABLE)
+#define SUFFIX     ".json"
+#define UNREADABLE ".unreadable"
+#define NAME_SIZE  (POD_UID_SIZE + sizeof SUFFIX + sizeof UNREADABLE)
 
 struct store {
     int dir_fd;
@@ -49,7 +49,8 @@ static int make_directories(const char *path, struct error *error)
 /* A read-only directory has nobody else who writes to it. */
 static int take_lock(struct store *store, const char *path, struct error *error)
 {
-    store->lock_fd = openat(store->dir_fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    store->lock_fd =
+        openat(store->dir_fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (store->lock_fd < 0)
         return errno == EROFS || errno == ENOSPC || errno == EACCES
                    ? 0

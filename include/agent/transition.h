@@ -1,0 +1,43 @@
+/* What the freezer does to one pod: into the frozen state, and out of it.
+ *
+ * Undo is one function: transition_leave brings a pod back from wherever it is, and is also how it
+ * is thawed. It runs the app first and does everything else after. Private to the freezer, its
+ * watcher and the reconciler. */
+#pragma once
+
+#include "agent/freezer.h"
+
+/* The pod is in the table, its record filled. Writes the record, then freezes. */
+void transition_begin(struct pod *pod);
+
+/* Goes on from "cgroup.freeze is 1 everywhere": waits for the kernel's word, then reclaims. For an
+ * adopted pod. */
+void transition_resume(struct pod *pod);
+
+/* Thaws now. Those who wait for the freeze get `result` and `error` (a pod that was frozen already
+ * gives them 0). Does nothing when the pod is on its way already. */
+void transition_leave(struct pod *pod, enum thaw_cause cause, int result,
+                      const struct error *error);
+
+/* Somebody waits for the end of a thaw: answer soon, and try again soon what failed. */
+void transition_hurry(struct pod *pod);
+
+/* Every container is gone: nothing to thaw, only to forget. */
+void transition_forget(struct pod *pod);
+
+/* Compares the pod with its cgroups and acts on what differs: all gone, thawed by somebody else, a
+ * container that came or went, memory.swap.max set back. */
+void transition_check(struct pod *pod);
+
+/* ---- what the freezer lends to the transitions (freezer.c) ---- */
+
+/* Calls back and unlinks every waiter of the pod whose `wants` is in the bit mask. */
+#define WAITERS(wants) (1u << (wants))
+void freezer_answer(struct pod *pod, unsigned mask, int r, const struct error *error);
+
+/* A pod whose record was written or read enters the table. */
+struct pod *freezer_insert(struct freezer *freezer, struct pod_cgroups *cgroups);
+
+/* Answers who is left, takes the pod out of the table, frees it, and begins anew for those who
+ * waited to freeze it again. */
+void freezer_drop(struct pod *pod);

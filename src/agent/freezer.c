@@ -1,0 +1,398 @@
+#include "agent/freezer.h"
+
+#include <string.h>
+
+#include "agent/generations.h"
+#include "agent/limits.h"
+#include "agent/transition.h"
+#include "agent/watch.h"
+#include "common/loop.h"
+
+const char *const pod_state_names[] = { [POD_FREEZING] = "freezing",
+                                        [POD_FROZEN] = "frozen",
+                                        [POD_THAWING] = "thawing",
+                                        [POD_RUNNING] = "running" };
+
+const char *const reclaim_state_names[] = { [RECLAIM_NONE] = "none",
+                                            [RECLAIM_RUNNING] = "running",
+                                            [RECLAIM_DONE] = "done",
+                                            [RECLAIM_STOPPED] = "stopped" };
+
+const char *const thaw_cause_names[] = { [THAW_REQUEST] = "request",
+                                         [THAW_ROLLBACK] = "rollback",
+                                         [THAW_DRIFT] = "drift",
+                                         [THAW_CHANGED] = "changed" };
+
+static_assert(ARRAY_SIZE(thaw_cause_names) == THAW_CAUSES_N, "every cause has a name");
+
+/* A pod that was not found makes us look for new kubelet roots, at most this often. */
+#define REFRESH_USEC (10 * USEC_PER_SEC)
+
+struct freezer {
+    struct freezer_config config;
+    struct generations *generations;
+    struct watcher *watcher;
+    struct pod *pods;
+    char boot_id[40];
+    uint64_t refreshed_usec;
+};
+
+/* ---- the object ---- */
+
+int freezer_open(struct freezer **ret, const struct freezer_config *config, struct error *error)
+{
+    struct freezer *freezer = calloc(1, sizeof *freezer);
+
+    if (!freezer)
+        return error_set(error, ENOMEM, "open the freezer");
+    freezer->config = *config;
+    int r = record_boot_id(freezer->boot_id, error);
+    if (r == 0)
+        r = generations_open(&freezer->generations, GENERATIONS_MAX, error);
+    if (r == 0)
+        r = watcher_open(&freezer->watcher, freezer, error);
+    if (r < 0) {
+        freezer_close(freezer);
+        return r;
+    }
+    *ret = freezer;
+    return 0;
+}
+
+static void pod_free(struct pod *pod)
+{
+    struct reclaim_result ignored;
+
+    HASH_DEL(pod->freezer->pods, pod);
+    watcher_forget(pod->freezer->watcher, pod);
+    pod->reclaim = reclaim_stop(pod->reclaim, &ignored);
+    sd_event_source_disable_unref(pod->timer);
+    pod_clear(&pod->cgroups);
+    free(pod->record_text);
+    free(pod);
+}
+
+struct freezer *freezer_close(struct freezer *freezer)
+{
+    struct pod *pod, *next;
+
+    if (!freezer)
+        return NULL;
+    HASH_ITER(hh, freezer->pods, pod, next)
+    pod_free(pod);
+    watcher_close(freezer->watcher);
+    generations_close(freezer->generations);
+    free(freezer);
+    return NULL;
+}
+
+const struct freezer_config *freezer_config(const struct freezer *freezer)
+{
+    return &freezer->config;
+}
+
+struct watcher *freezer_watcher(const struct freezer *freezer)
+{
+    return freezer->watcher;
+}
+
+/* ---- the table ---- */
+
+struct pod *freezer_find(struct freezer *freezer, const char *uid)
+{
+    struct pod *pod;
+
+    HASH_FIND(hh, freezer->pods, uid, strlen(uid), pod);
+    return pod;
+}
+
+struct pod *freezer_next(struct freezer *freezer, struct pod *pod)
+{
+    return pod ? pod->hh.next : freezer->pods;
+}
+
+unsigned freezer_count(const struct freezer *freezer)
+{
+    return HASH_COUNT(freezer->pods);
+}
+
+struct pod *freezer_insert(struct freezer *freezer, struct pod_cgroups *cgroups)
+{
+    struct pod *pod = calloc(1, sizeof *pod);
+
+    if (!pod)
+        return NULL;
+    pod->freezer = freezer;
+    pod->cgroups = *cgroups;
+    *cgroups = (struct pod_cgroups){ .pod_fd = -1 };
+    pod->requested_usec = loop_now_usec();
+    generations_see(freezer->generations, pod->cgroups.record.pod_uid,
+                    pod->cgroups.record.generation);
+    HASH_ADD_KEYPTR(hh, freezer->pods, pod->cgroups.record.pod_uid,
+                    strlen(pod->cgroups.record.pod_uid), pod);
+    return pod;
+}
+
+/* ---- waiters ---- */
+
+static void link_waiter(struct pod *pod, struct freezer_waiter *waiter, int wants)
+{
+    struct freezer_waiter **end = &pod->waiters;
+
+    while (*end)
+        end = &(*end)->next;
+    waiter->wants = wants;
+    waiter->next = NULL;
+    waiter->link = end;
+    *end = waiter;
+}
+
+static void unlink_waiter(struct freezer_waiter *waiter)
+{
+    *waiter->link = waiter->next;
+    if (waiter->next)
+        waiter->next->link = waiter->link;
+    waiter->link = NULL;
+}
+
+void freezer_forget(struct freezer_waiter *waiter)
+{
+    if (waiter->link)
+        unlink_waiter(waiter);
+}
+
+static unsigned count_waiters(const struct pod *pod)
+{
+    unsigned n = 0;
+
+    for (const struct freezer_waiter *w = pod->waiters; w; w = w->next)
+        n++;
+    return n;
+}
+
+static struct freezer_waiter *find_waiter(struct pod *pod, unsigned mask)
+{
+    for (struct freezer_waiter *w = pod->waiters; w; w = w->next)
+        if (mask & WAITERS(w->wants))
+            return w;
+    return NULL;
+}
+
+/* A callback may forget other waiters: begin anew after each. */
+void freezer_answer(struct pod *pod, unsigned mask, int r, const struct error *error)
+{
+    struct freezer_waiter *waiter;
+
+    while ((waiter = find_waiter(pod, mask))) {
+        unlink_waiter(waiter);
+        waiter->done(waiter, r, waiter->already, pod, error);
+    }
+}
+
+static void reject(struct freezer_waiter *waiter, int r, const struct error *error)
+{
+    waiter->done(waiter, r, false, NULL, error);
+}
+
+static void reject_busy(struct freezer_waiter *waiter, const char *what)
+{
+    struct error error = ERROR_INIT;
+    int r = error_outcome(&error, FREEZER_E_BUSY, "%s", what);
+
+    reject(waiter, r, &error);
+}
+
+/* Waits for the pod, unless too many do. */
+static void join(struct pod *pod, struct freezer_waiter *waiter, int wants, bool already)
+{
+    if (count_waiters(pod) >= POD_WAITERS_MAX) {
+        reject_busy(waiter, "too many requests wait for this pod");
+        return;
+    }
+    waiter->already = already;
+    link_waiter(pod, waiter, wants);
+}
+
+void freezer_drop(struct pod *pod)
+{
+    struct freezer *freezer = pod->freezer;
+    struct freezer_waiter *waiter, *again = NULL, **end = &again;
+
+    while ((waiter = find_waiter(pod, WAITERS(WAITS_TO_FREEZE)))) {
+        unlink_waiter(waiter);
+        waiter->next = NULL;
+        *end = waiter;
+        end = &waiter->next;
+    }
+    pod_free(pod);
+    while ((waiter = again)) {
+        again = waiter->next;
+        freezer_freeze(freezer, &waiter->request, waiter);
+    }
+}
+
+/* ---- looking a pod up ---- */
+
+static int discover(struct freezer *freezer, const char *uid, struct pod_cgroups *ret,
+                    struct error *error)
+{
+    int r = pod_discover(ret, freezer->config.layout, uid, error);
+
+    if (r != POD_E_NOT_FOUND || loop_now_usec() - freezer->refreshed_usec < REFRESH_USEC)
+        return r;
+    freezer->refreshed_usec = loop_now_usec();
+    if (layout_refresh(freezer->config.layout, NULL) < 0)
+        return r;
+    return pod_discover(ret, freezer->config.layout, uid, error);
+}
+
+static bool is_foreign(const struct pod_cgroups *cgroups)
+{
+    for (unsigned i = 0; i < cgroups->record.n_containers; i++)
+        if (cgroups->containers[i].foreign)
+            return true;
+    return false;
+}
+
+static const struct {
+    int outcome;
+    const char *reason;
+} refusals[] = {
+    [POD_E_NOT_FOUND] = { FREEZER_E_NOT_FOUND, NULL },
+    [POD_E_EMPTY] = { FREEZER_E_REFUSED, "no_containers" },
+    [POD_E_TOO_MANY] = { FREEZER_E_REFUSED, "too_many_cgroups" },
+    [POD_E_SELF] = { FREEZER_E_REFUSED, "own_pod" },
+    [POD_E_CHANGED] = { FREEZER_E_CONFLICT, NULL },
+};
+
+/* 0 and a pod that may be frozen, or an outcome of the freezer. */
+static int discover_freezable(struct freezer *freezer, struct freezer_waiter *waiter,
+                              struct pod_cgroups *ret, struct error *error)
+{
+    int r = discover(freezer, waiter->request.pod_uid, ret, error);
+
+    if (r > 0) {
+        if (r == POD_E_EMPTY)
+            pod_clear(ret);
+        waiter->reason = refusals[r].reason;
+        return refusals[r].outcome;
+    }
+    if (r == 0 && is_foreign(ret)) {
+        pod_clear(ret);
+        return error_outcome(error, FREEZER_E_CONFLICT, "the pod was frozen by somebody else");
+    }
+    return r;
+}
+
+/* ---- freeze ---- */
+
+static void begin(struct freezer *freezer, struct freezer_waiter *waiter)
+{
+    const struct freeze_request *request = &waiter->request;
+    struct pod_cgroups cgroups;
+    struct error error = ERROR_INIT;
+
+    if (freezer_count(freezer) >= PODS_MAX) {
+        reject_busy(waiter, "too many pods are frozen on this node");
+        return;
+    }
+    int r = discover_freezable(freezer, waiter, &cgroups, &error);
+    if (r != 0) {
+        reject(waiter, r, &error);
+        return;
+    }
+    struct record *record = &cgroups.record;
+    strcpy(record->boot_id, freezer->boot_id);
+    strcpy(record->group, request->group);
+    record->generation = request->generation;
+    record->reclaim = request->reclaim;
+    record->wake_on = request->wake_on;
+    record->frozen_at_usec = events_now_usec();
+
+    struct pod *pod = freezer_insert(freezer, &cgroups);
+    if (!pod) {
+        pod_clear(&cgroups);
+        reject_busy(waiter, "out of memory");
+        return;
+    }
+    join(pod, waiter, request->reclaim == RECLAIM_WAIT ? WAITS_FOR_RECLAIM : WAITS_FOR_FROZEN,
+         false);
+    transition_begin(pod);
+}
+
+static void freeze_known(struct pod *pod, struct freezer_waiter *waiter)
+{
+    bool wait = waiter->request.reclaim == RECLAIM_WAIT;
+
+    if (pod->state == POD_FROZEN)
+        transition_check(pod); /* the cgroup is the truth; this may thaw the rest */
+    if (pod->state == POD_THAWING)
+        join(pod, waiter, WAITS_TO_FREEZE, false);
+    else if (pod->state == POD_FREEZING || (wait && pod->reclaim_state == RECLAIM_RUNNING))
+        join(pod, waiter, wait ? WAITS_FOR_RECLAIM : WAITS_FOR_FROZEN, true);
+    else
+        waiter->done(waiter, 0, true, pod, NULL);
+}
+
+void freezer_freeze(struct freezer *freezer, const struct freeze_request *request,
+                    struct freezer_waiter *waiter)
+{
+    uint64_t seen = generations_get(freezer->generations, request->pod_uid);
+    struct pod *pod = freezer_find(freezer, request->pod_uid);
+
+    waiter->request = *request;
+    waiter->link = NULL;
+    if (request->generation && request->generation < seen) {
+        struct error error = ERROR_INIT;
+        reject(waiter,
+               error_outcome(&error, FREEZER_E_STALE, "generation %llu was seen, this is %llu",
+                             (unsigned long long)seen, (unsigned long long)request->generation),
+               &error);
+        return;
+    }
+    generations_see(freezer->generations, request->pod_uid, request->generation);
+    if (pod)
+        freeze_known(pod, waiter);
+    else
+        begin(freezer, waiter);
+}
+
+/* ---- thaw ---- */
+
+static void thaw_unknown(struct freezer *freezer, const char *uid, struct freezer_waiter *waiter)
+{
+    struct pod_cgroups cgroups = { .pod_fd = -1 };
+    struct error error = ERROR_INIT;
+    int r = discover(freezer, uid, &cgroups, &error);
+
+    if (r == POD_E_NOT_FOUND) {
+        reject(waiter, FREEZER_E_NOT_FOUND, &error);
+        return;
+    }
+    if (r == 0 && is_foreign(&cgroups))
+        r = error_outcome(&error, FREEZER_E_CONFLICT,
+                          "the pod was frozen by somebody else, and is left alone");
+    else if (r > 0)
+        r = 0; /* whatever keeps us from freezing it, it runs */
+    pod_clear(&cgroups);
+    waiter->done(waiter, r, r == 0, NULL, &error);
+}
+
+void freezer_thaw(struct freezer *freezer, const char *uid, uint64_t generation,
+                  struct freezer_waiter *waiter)
+{
+    struct pod *pod = freezer_find(freezer, uid);
+    struct error error = ERROR_INIT;
+
+    waiter->link = NULL;
+    generations_see(freezer->generations, uid, generation);
+    if (!pod) {
+        thaw_unknown(freezer, uid, waiter);
+        return;
+    }
+    int r = error_outcome(&error, FREEZER_E_CONFLICT, "the pod was thawed meanwhile");
+    transition_leave(pod, THAW_REQUEST, r, &error);
+    freezer_answer(pod, WAITERS(WAITS_TO_FREEZE), r, &error);
+    join(pod, waiter, WAITS_FOR_THAWED, false);
+    transition_hurry(pod);
+}
