@@ -41,6 +41,11 @@ int cgroup_open(const struct cgroup_root *root, const char *path, int *ret_fd,
                 struct error *error) MUST_CHECK;
 int cgroup_open_child(int group_fd, const char *name, int *ret_fd, struct error *error) MUST_CHECK;
 
+/* Makes a group below the root, and removes it with what is in it. For the self-test. */
+int cgroup_create(const struct cgroup_root *root, const char *name, int *ret_fd,
+                  struct error *error) MUST_CHECK;
+int cgroup_destroy(const struct cgroup_root *root, const char *name, struct error *error);
+
 static inline bool cgroup_is_gone(int r)
 {
     return r == -ENOENT || r == -ENODEV;

@@ -83,6 +83,7 @@ struct freezer_waiter {
 
 struct pod {
     UT_hash_handle hh;
+    uint64_t serial; /* counts up; of the order in the table */
     struct freezer *freezer;
     enum pod_state state;
     struct pod_cgroups cgroups;
@@ -154,5 +155,8 @@ struct pod *freezer_find(struct freezer *freezer, const char *uid);
  * the cursor's pod is still there: hold a UID, not a pointer, across rounds of the loop. */
 struct pod *freezer_next(struct freezer *freezer, struct pod *pod);
 unsigned freezer_count(const struct freezer *freezer);
+
+/* Sets the gauges of the metrics: pods by state, the node's swap. */
+void freezer_gauge(struct freezer *freezer);
 
 const struct freezer_config *freezer_config(const struct freezer *freezer);

@@ -32,6 +32,9 @@ int kernfile_parse_events(const char *text, struct kernfile_events *ret) MUST_CH
 int kernfile_parse_value(const char *text, uint64_t *ret) MUST_CHECK; /* number or "max" */
 int kernfile_parse_meminfo(const char *text, struct kernfile_meminfo *ret) MUST_CHECK;
 
+/* The same from /proc/meminfo itself. */
+int kernfile_read_meminfo(struct kernfile_meminfo *ret) MUST_CHECK;
+
 /* The number after `key` in a flat keyed file (memory.stat, cpu.stat). -ENOENT: no such key. */
 int kernfile_parse_key(const char *text, const char *key, uint64_t *ret) MUST_CHECK;
 

@@ -112,6 +112,21 @@ int cgroup_open_child(int group_fd, const char *name, int *ret_fd, struct error 
     return open_beneath(group_fd, name, ret_fd, error);
 }
 
+int cgroup_create(const struct cgroup_root *root, const char *name, int *ret_fd,
+                  struct error *error)
+{
+    if (mkdirat(root->fd, name, 0755) < 0 && errno != EEXIST)
+        return error_set(error, errno, "make cgroup %s", name);
+    return cgroup_open(root, name, ret_fd, error);
+}
+
+int cgroup_destroy(const struct cgroup_root *root, const char *name, struct error *error)
+{
+    if (unlinkat(root->fd, name, AT_REMOVEDIR) < 0)
+        return error_set(error, errno, "remove cgroup %s", name);
+    return 0;
+}
+
 int cgroup_inode(int group_fd, uint64_t *ret, struct error *error)
 {
     struct stat st;

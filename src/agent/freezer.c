@@ -33,6 +33,7 @@ struct freezer {
     struct generations *generations;
     struct watcher *watcher;
     struct pod *pods;
+    uint64_t serial; /* of the newest */
     char boot_id[40];
     uint64_t refreshed_usec;
 };
@@ -123,6 +124,7 @@ struct pod *freezer_insert(struct freezer *freezer, struct pod_cgroups *cgroups)
     if (!pod)
         return NULL;
     pod->freezer = freezer;
+    pod->serial = ++freezer->serial;
     pod->cgroups = *cgroups;
     *cgroups = (struct pod_cgroups){ .pod_fd = -1 };
     pod->requested_usec = loop_now_usec();
@@ -131,6 +133,26 @@ struct pod *freezer_insert(struct freezer *freezer, struct pod_cgroups *cgroups)
     HASH_ADD_KEYPTR(hh, freezer->pods, pod->cgroups.record.pod_uid,
                     strlen(pod->cgroups.record.pod_uid), pod);
     return pod;
+}
+
+void freezer_gauge(struct freezer *freezer)
+{
+    static const enum stat_pods series[] = { [POD_FREEZING] = STAT_PODS_FREEZING,
+                                             [POD_FROZEN] = STAT_PODS_FROZEN,
+                                             [POD_THAWING] = STAT_PODS_THAWING };
+    struct metrics *metrics = freezer->config.metrics;
+    unsigned n[STAT_PODS_N] = { 0 };
+    struct kernfile_meminfo info;
+
+    for (const struct pod *pod = freezer->pods; pod; pod = pod->hh.next)
+        if (pod->state != POD_RUNNING)
+            n[series[pod->state]]++;
+    for (unsigned i = 0; i < STAT_PODS_N; i++)
+        metrics_set(metrics, STAT_PODS, i, n[i]);
+    if (kernfile_read_meminfo(&info) == 0) {
+        metrics_set(metrics, STAT_SWAP_TOTAL_BYTES, 0, (double)info.swap_total);
+        metrics_set(metrics, STAT_SWAP_FREE_BYTES, 0, (double)info.swap_free);
+    }
 }
 
 /* ---- waiters ---- */

@@ -1,6 +1,6 @@
 #include "agent/kernfile.h"
 
-#include <inttypes.h>
+#include <fcntl.h>
 #include <string.h>
 
 /* Reads decimal digits up to `end_chars`; the kernel prints neither sign nor leading space. */
@@ -95,6 +95,18 @@ int kernfile_parse_meminfo(const char *text, struct kernfile_meminfo *ret)
         return -EBADMSG;
     *ret = info;
     return 0;
+}
+
+int kernfile_read_meminfo(struct kernfile_meminfo *ret)
+{
+    char text[8192];
+    cleanup(close_p) int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    return kernfile_parse_meminfo(text, ret);
 }
 
 bool kernfile_has_word(const char *text, const char *word)

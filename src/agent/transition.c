@@ -1,6 +1,5 @@
 #include "agent/transition.h"
 
-#include <fcntl.h>
 #include <string.h>
 
 #include "agent/limits.h"
@@ -168,18 +167,6 @@ static uint64_t memory_before(const struct pod *pod)
     return sum;
 }
 
-static bool read_meminfo(struct kernfile_meminfo *ret)
-{
-    char text[8192];
-    cleanup(close_p) int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-
-    if (n < 0)
-        return false;
-    text[n] = '\0';
-    return kernfile_parse_meminfo(text, ret) == 0;
-}
-
 /* Why so much is left; NULL when there is nothing to explain. */
 static const char *explain_rest(struct pod *pod)
 {
@@ -188,7 +175,7 @@ static const char *explain_rest(struct pod *pod)
 
     if (rest < REST_BYTES || rest < memory_before(pod) / REST_SHARE)
         return NULL;
-    if (read_meminfo(&info)) {
+    if (kernfile_read_meminfo(&info) == 0) {
         if (info.swap_total == 0)
             return "no_swap";
         if (info.swap_free < RECLAIM_CHUNK_MIN)
