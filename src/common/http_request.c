@@ -22,6 +22,7 @@ enum field {
     FIELD_CONTENT_TYPE,
     FIELD_EXPECT,
     FIELD_HOST,
+    FIELD_ORIGIN,
     FIELD_TRANSFER_ENCODING,
     N_FIELDS,
 };
@@ -32,6 +33,7 @@ static const char *const field_names[] = {
     [FIELD_CONTENT_TYPE] = MHD_HTTP_HEADER_CONTENT_TYPE,
     [FIELD_EXPECT] = MHD_HTTP_HEADER_EXPECT,
     [FIELD_HOST] = MHD_HTTP_HEADER_HOST,
+    [FIELD_ORIGIN] = MHD_HTTP_HEADER_ORIGIN,
     [FIELD_TRANSFER_ENCODING] = MHD_HTTP_HEADER_TRANSFER_ENCODING,
 };
 static_assert(ARRAY_SIZE(field_names) == N_FIELDS, "every field has a name");
@@ -197,24 +199,33 @@ static bool check_caller(struct http_request *request, struct head *head)
     return http_request_refuse(request, &forbidden, "not allowed");
 }
 
-static bool is_json(const char *content_type)
+static bool is_type(const char *content_type, const char *type)
 {
-    static const char json[] = "application/json";
     size_t len = strcspn(content_type, "; \t");
 
-    return len == strlen(json) && !strncasecmp(content_type, json, len);
+    return len == strlen(type) && !strncasecmp(content_type, type, len);
+}
+
+/* A form's type is what `curl -d` says of everything. A page in a browser could say so, too, and be
+ * sent without asking first; but a browser then says where the page is from. */
+static bool is_json(const struct head *head)
+{
+    const char *content_type = head->fields[FIELD_CONTENT_TYPE];
+
+    return !content_type || is_type(content_type, "application/json") ||
+           (is_type(content_type, "application/x-www-form-urlencoded") &&
+            !head->fields[FIELD_ORIGIN]);
 }
 
 static bool check_body(struct http_request *request, struct head *head)
 {
     static const struct http_refusal unsupported = { .status = 415,
                                                      .code = "unsupported_media_type" };
-    const char *content_type = head->fields[FIELD_CONTENT_TYPE];
     size_t max = request->server->config.body_max;
 
     if (head->is_get && head->body > 0)
         return http_request_refuse(request, &bad_request, "a body where none is expected");
-    if (head->body > 0 && content_type && !is_json(content_type))
+    if (head->body > 0 && !is_json(head))
         return http_request_refuse(request, &unsupported, "the body must be application/json");
     if (head->body != BODY_UNKNOWN && head->body > max)
         return http_request_refuse(request, &too_large, "at most %zu bytes", max);
