@@ -29,8 +29,14 @@ AGENT_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/agent/main.c,$(wildca
 UNIT       := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SUPPORT    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 
-.PHONY: all
-all: $(BUILD)/freeze-agent
+.DEFAULT_GOAL := all
+
+.PHONY: all help
+all: $(BUILD)/freeze-agent ## build the programs (CC=clang, SAN=address,undefined)
+
+help: ## print this menu
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | \
+	    awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 $(BUILD)/freeze-agent: $(BUILD)/src/agent/main.o $(BUILD)/libagent.a $(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
@@ -46,7 +52,7 @@ $(BUILD)/%.o: %.c Makefile VERSION
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Some tests make system calls fail: ld gives them __wrap_CALL in the place of CALL.
-$(BUILD)/tests/unit/test_file: WRAP := openat write fsync renameat unlinkat
+$(BUILD)/tests/unit/test_file: WRAP := openat write fsync renameat unlinkat readdir
 $(BUILD)/tests/unit/test_log: WRAP := access sd_journal_sendv
 $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
 
@@ -54,5 +60,58 @@ $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(SUPPORT) $(BUILD)/libagent.a $(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) $(addprefix -Wl$(comma)--wrap=,$(WRAP)) -o $@ $^ $(LIBS) \
 	    $(shell pkg-config --libs cmocka)
+
+# ---- checks, cheap ones first ----
+
+SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+.PHONY: check check-fast unit unit-san unit-valgrind layering format format-check lint clang
+
+check: deps ## everything that must hold before a commit lands
+	$(MAKE) check-fast
+	$(MAKE) unit-san
+	$(MAKE) fuzz
+	$(MAKE) kernel
+	$(MAKE) faults
+
+check-fast: layering format-check all clang lint unit ## what takes a minute
+
+unit: $(UNIT) ## unit tests
+	@set -e; for test in $(UNIT); do echo "$$test"; $$test; done
+
+unit-san: ## unit tests with AddressSanitizer, UndefinedBehaviorSanitizer, and under valgrind
+	$(MAKE) SAN=address,undefined unit
+	$(MAKE) unit-valgrind
+
+unit-valgrind: $(UNIT)
+	@set -e; for test in $(UNIT); do echo "$$test (valgrind)"; \
+	    valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+	        --child-silent-after-fork=yes $$test; done
+
+clang: ## build with the other compiler, warnings as errors
+	$(MAKE) BUILD=build/clang CC=clang all
+
+# Folders are layers: common uses nothing of ours, agent and backend use common and never each other.
+layering: ## does each layer include only what it may?
+	@! grep -nE '#include "(agent|backend|cli)/' src/common/*.[ch] include/common/*.h
+	@! grep -nE '#include "(backend|cli)/' src/agent/*.[ch] include/agent/*.h
+	@! grep -lE 'SYS_openat2' $(filter-out src/agent/cgroup.c,$(wildcard src/agent/*.c))
+	@! grep -lE '"common/file\.h"' $(filter-out src/agent/store.c,$(wildcard src/agent/*.c))
+	@! grep -lE '<microhttpd' $(filter-out $(wildcard src/common/http*),$(wildcard src/*/*.[ch] include/*/*.h))
+
+format: ## format the sources
+	clang-format -i $(SOURCES)
+
+format-check: ## are the sources formatted?
+	@clang-format --dry-run --Werror $(SOURCES)
+
+lint: ## static analysis: cppcheck and clang-tidy
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+	    --inline-suppr --suppress=missingIncludeSystem --suppress=uninitvar \
+	    --suppress=legacyUninitvar -Iinclude -DTORPOR_VERSION='""' \
+	    --include=tests/support/cppcheck.h src
+	clang-tidy --quiet --warnings-as-errors='*' \
+	    --checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-assignment-in-if-condition,-bugprone-narrowing-conversions,-bugprone-implicit-widening-of-multiplication-result' \
+	    $(wildcard src/*/*.c) -- $(ALL_CFLAGS) -Wno-unknown-warning-option
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

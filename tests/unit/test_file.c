@@ -1,5 +1,6 @@
 #include "common/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -54,6 +55,9 @@ int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to);
 int __real_unlinkat(int dir_fd, const char *name, int flags);
 int __wrap_unlinkat(int dir_fd, const char *name, int flags);
 
+struct dirent *__real_readdir(DIR *stream);
+struct dirent *__wrap_readdir(DIR *stream);
+
 int __wrap_openat(int dir_fd, const char *name, int flags, mode_t mode)
 {
     return fails('o') ? -1 : __real_openat(dir_fd, name, flags, mode);
@@ -79,6 +83,11 @@ int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to)
 int __wrap_unlinkat(int dir_fd, const char *name, int flags)
 {
     return fails('u') ? -1 : __real_unlinkat(dir_fd, name, flags);
+}
+
+struct dirent *__wrap_readdir(DIR *stream)
+{
+    return fails('l') ? NULL : __real_readdir(stream);
 }
 
 static void reset_kernel(void)
@@ -251,6 +260,16 @@ static void test_replace_removes_a_stale_temporary(void **state)
     assert_false(exists(FILE_TEMP_PREFIX "a"));
 }
 
+static void test_replace_takes_no_temporary_of_others(void **state)
+{
+    (void)state;
+    put(FILE_TEMP_PREFIX "a", "made by another after the look");
+    kernel.fail_at = 1;
+    kernel.err = ENOENT;
+    assert_int_equal(replace("a", "x", NULL), -EEXIST);
+    assert_false(exists("a"));
+}
+
 static void test_replace_follows_no_link(void **state)
 {
     (void)state;
@@ -372,12 +391,19 @@ static void test_remove_temporaries_tells_its_failures(void **state)
 {
     (void)state;
     put(FILE_TEMP_PREFIX "a", "x");
-    for (unsigned i = 1; i <= 3; i++) { /* open, unlink, fsync */
+    for (unsigned i = 1;; i++) {
         reset_kernel();
         kernel.fail_at = i;
         kernel.err = EACCES;
-        assert_int_equal(file_remove_temporaries(dir, NULL), -EACCES);
+        int r = file_remove_temporaries(dir, NULL);
+        if (kernel.n < i) {
+            assert_int_equal(r, 0);
+            break;
+        }
+        assert_int_equal(r, -EACCES);
     }
+    assert_false(exists(FILE_TEMP_PREFIX "a"));
+    assert_string_equal(kernel.calls, "ollld"); /* ".", "..", the end */
 }
 
 /* ---- read ---- */
@@ -475,6 +501,7 @@ int main(void)
         in_dir(test_replace_survives_the_failure_of_any_call),
         in_dir(test_replace_on_a_full_disk_keeps_the_old),
         in_dir(test_replace_removes_a_stale_temporary),
+        in_dir(test_replace_takes_no_temporary_of_others),
         in_dir(test_replace_follows_no_link),
         in_dir(test_replace_of_a_directory_fails),
         in_dir(test_bad_names_are_refused),

@@ -229,8 +229,10 @@ static void test_json_escapes(void **state)
 
         log_info_with(FIELDS({ "VALUE", cases[i].value }), "%s", cases[i].value);
         const char *text = take();
-        for (const char *c = text; *c && *c != '\n'; c++)
+        for (const char *c = text; *c && *c != '\n'; c++) {
             assert_true((unsigned char)*c >= ' ' && *c != 0x7f);
+            assert_false((unsigned char)c[0] == 0xc2 && (unsigned char)c[1] < 0xa0);
+        }
         json_t *line = parse_line(text);
         assert_string_equal(get(line, "msg"), expected);
         assert_string_equal(get(line, "value"), expected);
@@ -298,10 +300,16 @@ static void test_a_line_that_is_too_long_stays_json_and_says_so(void **state)
 static void test_errno_is_kept(void **state)
 {
     (void)state;
+    int full = open("/dev/full", O_WRONLY);
+    dup2(full, STDERR_FILENO);
+    close(full);
     errno = EXDEV;
-    log_info("x");
+    log_info("x"); /* fails with ENOSPC */
     assert_int_equal(errno, EXDEV);
-    take();
+
+    dup2(caught, STDERR_FILENO);
+    log_info("y"); /* tells of the one that is lost */
+    assert_non_null(strstr(take(), "1 log line lost"));
 }
 
 /* ---- text ---- */

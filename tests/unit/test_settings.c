@@ -37,7 +37,10 @@ static const struct setting table[] = {
       FIELD(listen),
       .fallback = "[::1]:80",
       .help = "An address." },
-    { .flag = "verbose", .type = SETTING_BOOL, FIELD(verbose), .help = "Say more." },
+    { .flag = "verbose",
+      .type = SETTING_BOOL,
+      FIELD(verbose),
+      .help = "Say more about each coat of paint than a maid reads." },
     { .flag = "threads",
       .metavar = "N",
       .type = SETTING_UINT,
@@ -409,6 +412,7 @@ static void test_durations(void **state)
                                        "1h1m",
                                        "1M",
                                        "18446744073709551616us",
+                                       "30000000000000000000us",
                                        "18446744073709552ms",
                                        "5124095577h" };
     uint64_t value = 0;
@@ -489,7 +493,8 @@ static void test_help(void **state)
         "                             [default: /run/paint.sock] [env: PAINT_SOCKET]\n"
         "  --listen HOST:PORT         An address. May be given more than once.\n"
         "                             [default: [::1]:80] [env: PAINT_LISTEN]\n"
-        "  --verbose                  Say more. [env: PAINT_VERBOSE]\n"
+        "  --verbose                  Say more about each coat of paint than a maid\n"
+        "                             reads. [env: PAINT_VERBOSE]\n"
         "  --threads N                Threads. 1 to 64. [default: 4] [env: PAINT_THREADS]\n"
         "  --free-number N            Any | number. [env: PAINT_FREE_NUMBER]\n"
         "  --drying-timeout DURATION  How long. 10ms to 1h. [default: 2s]\n"
@@ -525,7 +530,7 @@ static void test_help_markdown(void **state)
         "for callers of this node. A stale one is replaced. |\n"
         "| `--listen HOST:PORT` | `PAINT_LISTEN` | `[::1]:80` | An address. May be given more than "
         "once. |\n"
-        "| `--verbose` | `PAINT_VERBOSE` | | Say more. |\n"
+        "| `--verbose` | `PAINT_VERBOSE` | | Say more about each coat of paint than a maid reads. |\n"
         "| `--threads N` | `PAINT_THREADS` | `4` | Threads. 1 to 64. |\n"
         "| `--free-number N` | `PAINT_FREE_NUMBER` | | Any \\| number. |\n"
         "| `--drying-timeout DURATION` | `PAINT_DRYING_TIMEOUT` | `2s` | How long. 10ms to 1h. |\n"
