@@ -20,8 +20,8 @@
  * "code", "detail"} and what the caller adds. The server's own codes: bad_request (400),
  * unauthorized (401, with WWW-Authenticate), forbidden (403), not_found (404), method_not_allowed
  * (405, with Allow), payload_too_large (413), unsupported_media_type (415: a body that is declared
- * as something else than JSON; a missing Content-Type is taken as JSON, and
- * so is what curl calls a form, unless a browser sends it), headers_too_large (431),
+ * as something else than JSON; a missing Content-Type is taken as JSON, and so is what curl calls a
+ * form, unless a browser sends it, which tells by its Origin), headers_too_large (431),
  * internal_error (500: no memory to decode), unavailable, deadline, too_many_streams (503). What
  * libmicrohttpd refuses by itself, because it cannot parse it or because it is larger than its
  * buffer (400, 413, 431, 505), has a short HTML body instead, and on_answered does not hear of it.
@@ -129,8 +129,8 @@ bool http_address_is_loopback(const char *address);
 /* ---- requests ---- */
 
 /* Keeps the request for later; only from its handler. `deadline_usec` is counted from now.
- * on_deadline is called on the loop when the time is over and the
- * request has not been answered; it must answer. NULL: 503 `deadline`. */
+ * on_deadline is called on the loop when the time is over and the request has not been answered; it
+ * must answer. NULL: 503 `deadline`. */
 void http_request_hold(struct http_request *request, uint64_t deadline_usec,
                        void (*on_deadline)(struct http_request *request, void *userdata),
                        void *userdata);

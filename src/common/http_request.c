@@ -206,15 +206,16 @@ static bool is_type(const char *content_type, const char *type)
     return len == strlen(type) && !strncasecmp(content_type, type, len);
 }
 
-/* A form's type is what `curl -d` says of everything. A page in a browser could say so, too, and be
- * sent without asking first; but a browser then says where the page is from. */
+/* A form's type is what `curl -d` says of everything. A page in a browser could say so, too, or say
+ * nothing, and be sent without asking first; but a browser then says where the page is from. */
 static bool is_json(const struct head *head)
 {
     const char *content_type = head->fields[FIELD_CONTENT_TYPE];
 
-    return !content_type || is_type(content_type, "application/json") ||
-           (is_type(content_type, "application/x-www-form-urlencoded") &&
-            !head->fields[FIELD_ORIGIN]);
+    if (content_type && is_type(content_type, "application/json"))
+        return true;
+    return !head->fields[FIELD_ORIGIN] &&
+           (!content_type || is_type(content_type, "application/x-www-form-urlencoded"));
 }
 
 static bool check_body(struct http_request *request, struct head *head)
