@@ -11,9 +11,8 @@
 #include "common/http.h"
 
 #define AUTH_TOKENS_MAX 16
-#define AUTH_TOKEN_SIZE 4096 /* of a line; a token of a Kubernetes service account is below 2 KiB  \
-                              */
-#define AUTH_TOKEN_MIN 16    /* shorter ones are guessed */
+#define AUTH_TOKEN_SIZE 4096 /* a service account's token is below 2 KiB */
+#define AUTH_TOKEN_MIN  16   /* shorter ones are guessed */
 
 struct auth;
 

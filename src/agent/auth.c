@@ -198,7 +198,7 @@ static bool is_trusted(uid_t uid)
 
 static enum http_verdict check_loopback(const struct http_caller *caller, enum http_access access)
 {
-    uid_t uid;
+    uid_t uid = (uid_t)-1;
 
     if (access != HTTP_ACCESS_WRITE)
         return HTTP_ALLOW;

@@ -260,7 +260,7 @@ static void close_agent(struct agent *agent)
 
 static int thaw_all(struct agent *agent, struct error *error)
 {
-    unsigned thawed, failed;
+    unsigned thawed = 0, failed = 0;
     int r = open_node(agent, STORE_SHARED, error);
 
     if (r == 0)
@@ -312,7 +312,7 @@ static void log_selftest(const struct selftest *selftest)
 
 static int take_over(struct agent *agent, struct error *error)
 {
-    struct reconcile_counts counts;
+    struct reconcile_counts counts = { 0 };
     int r = reconcile(agent->freezer, &counts, error);
 
     if (r < 0)

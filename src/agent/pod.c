@@ -70,6 +70,7 @@ struct discovery {
     struct error *error;
 };
 
+/* Takes the fd on success. */
 static int append_container(struct discovery *discovery, int fd, bool foreign,
                             struct record_container **ret)
 {
@@ -82,10 +83,8 @@ static int append_container(struct discovery *discovery, int fd, bool foreign,
     struct pod_container *grown = reallocarray(pod->containers, n + 1, sizeof *grown);
     if (grown)
         pod->containers = grown;
-    if (!grown || !(*ret = record_add_container(&pod->record))) {
-        close_fd(fd);
+    if (!grown || !(*ret = record_add_container(&pod->record)))
         return error_set(discovery->error, ENOMEM, "record a container");
-    }
     grown[n] = (struct pod_container){ .fd = fd, .foreign = foreign };
     return 0;
 }
@@ -93,15 +92,15 @@ static int append_container(struct discovery *discovery, int fd, bool foreign,
 static int discover_container(struct discovery *discovery, const char *name, const char *id, int fd,
                               bool foreign)
 {
-    struct record_container *container;
+    struct record_container *container = NULL;
     struct error *error = discovery->error;
-    cleanup(close_p) int owned = fd;
     uint64_t memory = 0;
 
     int r = append_container(discovery, fd, foreign, &container);
-    TAKE_FD(owned);
-    if (r != 0)
+    if (r != 0) {
+        close_fd(fd);
         return r;
+    }
     snprintf(container->id, sizeof container->id, "%s", id);
     int n = snprintf(container->cgroup, sizeof container->cgroup, "%s/%s", discovery->place->path,
                      name);
@@ -138,10 +137,10 @@ static int discover_child(int pod_fd, const char *name, void *userdata)
 {
     struct discovery *discovery = userdata;
     struct error *error = discovery->error;
-    struct kernfile_events events;
+    struct kernfile_events events = { 0 };
     char id[CONTAINER_ID_SIZE];
-    bool requested;
-    int fd;
+    bool requested = false;
+    int fd = -1;
 
     int r = open_container(pod_fd, discovery->place->systemd, name, id, &fd, &events, error);
     if (r <= 0)
@@ -239,7 +238,7 @@ static int open_group(const struct pod_cgroups *pod, unsigned container,
                       const struct record_group *group, int *ret_fd, struct error *error)
 {
     cleanup(close_p) int fd = -1;
-    uint64_t inode;
+    uint64_t inode = 0;
 
     *ret_fd = -1;
     int r = cgroup_open_child(pod->containers[container].fd, *group->path ? group->path : ".", &fd,
@@ -355,8 +354,8 @@ int pod_read_truth(const struct pod_cgroups *pod, struct pod_truth *ret, struct 
     struct pod_truth truth = { 0 };
 
     for (unsigned i = 0; i < pod->record.n_containers; i++) {
-        struct kernfile_events events;
-        bool requested;
+        struct kernfile_events events = { 0 };
+        bool requested = false;
         int fd = pod->containers[i].fd;
         if (fd < 0)
             continue;
@@ -387,9 +386,9 @@ static int find_stranger(int pod_fd, const char *name, void *userdata)
 {
     const struct pod_cgroups *pod = userdata;
     cleanup(close_p) int fd = -1;
-    struct kernfile_events events;
+    struct kernfile_events events = { 0 };
     char id[CONTAINER_ID_SIZE];
-    uint64_t inode;
+    uint64_t inode = 0;
 
     int r = open_container(pod_fd, pod->systemd, name, id, &fd, &events, NULL);
     if (r <= 0)

@@ -33,7 +33,7 @@ static void add_watch(struct watcher *watcher, struct pod *pod, int group_fd, co
                       uint32_t mask)
 {
     struct error error = ERROR_INIT;
-    struct watch *watch = calloc(1, sizeof *watch), *other;
+    struct watch *watch = calloc(1, sizeof *watch), *other = NULL;
 
     if (!watch)
         return;
@@ -74,6 +74,8 @@ void watcher_forget(struct watcher *watcher, struct pod *pod)
 {
     struct watch *watch;
 
+    if (!watcher)
+        return;
     while ((watch = pod->watches)) {
         pod->watches = watch->next;
         inotify_rm_watch(watcher->fd, watch->wd);

@@ -125,7 +125,7 @@ static bool without_ipv6(int r)
 
 static int port_of(int fd, unsigned *ret)
 {
-    union address address;
+    union address address = { 0 };
     socklen_t len = sizeof(address);
 
     if (getsockname(fd, &address.any, &len) < 0)
