@@ -28,5 +28,5 @@ kernel-host: all workloads ## the suite on this machine's own kernel, as root (s
 	$(PYTEST) $(KERNEL)
 
 .PHONY: demo
-demo: deps all ## freeze and thaw a Vite dev server before your eyes (KEEP=1 leaves a shell)
-	KEEP=$(KEEP) tests/kernel/demo.sh
+demo: ## freeze and thaw a Vite dev server before your eyes (KEEP=1 leaves a shell)
+	@KEEP=$(KEEP) tests/kernel/demo.sh

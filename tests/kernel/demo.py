@@ -1,0 +1,256 @@
+"""What demo.sh shows, in the guest: an app running, frozen, thawed, and started cold beside it."""
+
+import http.client
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urljoin
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+import torpor  # noqa: E402
+from torpor import MB, wait_for  # noqa: E402
+
+SOCKET = "/run/freeze-agent/agent.sock"
+APP = Path(os.environ["DEMO_APP"])
+PORT = 5173
+COLOUR = bool(os.environ.get("DEMO_COLOUR"))
+
+
+# ---- what is printed ----
+
+
+def styled(code, text):
+    return f"\033[{code}m{text}\033[0m" if COLOUR else text
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def heading(text):
+    say()
+    say(styled("1", text))
+
+
+def table(head, rows):
+    """The first column to the left, figures to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(cells):
+        first, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths))
+        )
+        return f"  │ {' │ '.join([first, *others])} │"
+
+    def rule(left, middle, right):
+        return f"  {left}{middle.join('─' * (width + 2) for width in widths)}{right}"
+
+    say(rule("┌", "┬", "┐"))
+    say(line(head))
+    say(rule("├", "┼", "┤"))
+    for row in rows:
+        say(line(row))
+    say(rule("└", "┴", "┘"))
+
+
+def curl(call, uid):
+    """Runs the command that it prints: (answer, when it began)."""
+    body = f'{{"pod_uid": "{uid}"}}'
+    command = ["curl", "-s", "--unix-socket", SOCKET, "-d", body, f"http://node/{call}"]
+    say("  " + styled("36", f"$ {shlex.join(command)}"))
+    began = time.monotonic()
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout, began
+
+
+def show(answer):
+    jq = subprocess.run(
+        ["jq", "-C" if COLOUR else "-M", "."], input=answer, capture_output=True, text=True, check=True
+    )
+    for line in jq.stdout.splitlines():
+        say(f"  {line}")
+
+
+# ---- the visitor ----
+
+# Static imports only: import("…") may stand in a comment, and nothing here is loaded lazily.
+IMPORT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']((?:/|\./)[^"'\s]+)["']""")
+
+
+def get(path):
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    try:
+        connection.request("GET", path, headers={"Accept": "text/html" if path == "/" else "*/*"})
+        response = connection.getresponse()
+        text = response.read().decode()
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise RuntimeError(f"GET {path}: {response.status}")
+    return text
+
+
+def visit():
+    """Loads the page and every module that a browser would: (files, when the page was there)."""
+    seen, todo, page_at = {"/"}, ["/"], None
+    while todo:
+        path = todo.pop()
+        found = {urljoin(path, name) for name in IMPORT.findall(get(path))}
+        page_at = page_at or time.monotonic()
+        todo += found - seen
+        seen |= found
+    return len(seen), page_at
+
+
+def wait_for_port():
+    def answers():
+        try:
+            http.client.HTTPConnection("127.0.0.1", PORT, timeout=1).connect()
+            return True
+        except OSError:
+            return False
+
+    wait_for("the app listens", answers, seconds=60)
+
+
+# ---- the app ----
+
+
+class App:
+    """The dev server in a container as the kubelet makes it: not allowed to swap."""
+
+    def __init__(self):
+        # A new container has no cache of an earlier one.
+        shutil.rmtree(APP / "node_modules/.vite", ignore_errors=True)
+        self.pod = torpor.Pod()
+        self.container = self.pod.container(swap_max=0)
+        self.began = time.monotonic()
+        self.process = self.container.run(
+            ["node", "node_modules/.bin/vite"],
+            cwd=APP,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def first_visit(self):
+        """Milliseconds from the process's start to the page, and to all of its modules."""
+        wait_for_port()
+        files, page_at = visit()
+        return files, msec(self.began, page_at), msec(self.began)
+
+    def row(self, state, used):
+        """RAM, swap, and CPU time over a second, of an app that is in use or left alone."""
+        before, began = self.container.cpu_usec(), time.monotonic()
+        while used and msec(began) < 1000:
+            visit()
+        time.sleep(max(0, 1 - msec(began) / 1000))
+        cpu = (self.container.cpu_usec() - before) / 1e6 / (time.monotonic() - began)
+        return [
+            state,
+            f"{self.container.memory_current() / MB:.1f} MB",
+            f"{self.container.swap_current() / MB:.1f} MB",
+            f"{100 * cpu:.0f} %" if cpu else "0",
+            self.container.swap_max(),
+        ]
+
+
+def msec(since, until=None):
+    return 1000 * ((until or time.monotonic()) - since)
+
+
+def start_agent():
+    log = open("/tmp/freeze-agent.log", "w")
+    subprocess.Popen([torpor.FREEZE_AGENT], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    wait_for("the agent listens", Path(SOCKET).exists)
+
+
+def thaw_and_visit(app):
+    answer, began = curl("thaw", app.pod.uid)
+    _, page_at = visit()
+    done = time.monotonic()
+    show(answer)
+    return msec(began, page_at), msec(began, done)
+
+
+HEAD = ["", "RAM", "swap", "CPU", "memory.swap.max"]
+
+
+def demo():
+    say(f"A node: Linux {platform.release()}, cgroup v2, real swap; freeze-agent and one pod on it.")
+    start_agent()
+
+    heading("1. Somebody works on the app: a Vite dev server, page and modules loaded")
+    app = App()
+    files, _, _ = app.first_visit()
+    say(f"  process {app.process.pid}, {files} files served")
+    rows = [app.row("running", used=True)]
+    table(HEAD, rows)
+    say("  CPU: over a second, with somebody reloading the page unless it is frozen")
+
+    heading("2. Nobody looks any more: freeze")
+    answer, _ = curl("freeze", app.pod.uid)
+    show(answer)
+    rows.append(app.row("frozen", used=False))
+    table(HEAD, rows)
+
+    heading("3. Somebody is back: thaw, and load the page and every module at once")
+    thawed = thaw_and_visit(app)
+    assert app.process.poll() is None
+    rows.append(app.row("thawed", used=True))
+    table(HEAD, rows)
+    say(f"  still process {app.process.pid}")
+
+    heading("4. What it would have been otherwise: the same app, started cold")
+    app.pod.remove()
+    again = App()
+    _, *cold = again.first_visit()
+    compare(thawed, cold)
+    say()
+    freed = f"{rows[0][1]} of RAM became {rows[1][1]}"
+    say(styled("1", f"  Frozen, {freed}; back {cold[1] / thawed[1]:.1f} times as fast as a cold start."))
+    return again
+
+
+def compare(thawed, cold):
+    def row(what, i):
+        return [what, f"{thawed[i]:.0f} ms", f"{cold[i]:.0f} ms", f"{cold[i] / thawed[i]:.1f} x"]
+
+    table(
+        ["", "thaw", "cold start", "faster"],
+        [row("first response", 0), row("page and all modules", 1)],
+    )
+    say("  From the request to thaw, or from the process's start. Cold here means: files in the page")
+    say("  cache, no image to pull, nothing to schedule. Page faults and system calls are slow in")
+    say("  this guest, so the ratio says more than the milliseconds.")
+
+
+def keep(app):
+    heading("A shell on the node; exit ends it. The app runs again. Things to try:")
+    os.environ.update(uid=app.pod.uid, group=str(app.container.path), agent=SOCKET)
+    call = """curl -s --unix-socket $agent -d '{"pod_uid": "'$uid'"}' http://node/"""
+    for line in [
+        f"{call}freeze | jq",
+        "grep . $group/cgroup.events $group/memory.{current,swap.current,swap.max}",
+        f"{call}thaw | jq",
+        f"curl -s http://127.0.0.1:{PORT}/",
+        "curl -s --unix-socket $agent http://node/metrics | grep -v '^#'",
+        "cat /tmp/freeze-agent.log",
+    ]:
+        say("  " + styled("36", line))
+    say()
+    os.chdir("/root")
+    os.execvp("bash", ["bash", "-i"])
+
+
+if __name__ == "__main__":
+    torpor.TEST_ROOT = torpor.CGROUP_ROOT  # the whole guest is ours
+    kept = demo()
+    if os.environ.get("DEMO_KEEP"):
+        keep(kept)
