@@ -351,14 +351,14 @@ class _UnixConnection(http.client.HTTPConnection):
 class Agent:
     """One run of freeze-agent. The directory outlives a restart: agent.restart()."""
 
-    def __init__(self, *flags, cgroup_root=TEST_ROOT, environment=None):
+    def __init__(self, *flags, cgroup_root=None, environment=None):
         self.directory = Path(tempfile.mkdtemp(prefix="torpor-agent-"))
         self.socket = self.directory / "agent.sock"
         self.state = self.directory / "state"
         self.log_file = self.directory / "log"
         self.flags = [str(flag) for flag in flags]
         self.environment = {**os.environ, **(environment or {})}
-        self.cgroup_root = cgroup_root
+        self.cgroup_root = cgroup_root or TEST_ROOT
         self.final_log = ""
         self.process = None
 
