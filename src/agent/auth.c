@@ -164,16 +164,19 @@ static int ask_kernel(int netlink, const struct sockaddr_storage *peer,
     return send(netlink, &message, sizeof message, 0) < 0 ? -errno : 0;
 }
 
+/* A socket that its process has closed belongs to nobody: the kernel then says uid 0 and inode 0
+ * (sock_i_uid, inet_twsk_diag_fill), and uid 0 would be root. It fills in the uid first. */
 static bool receive_uid(int netlink, uid_t *ret)
 {
     _Alignas(struct nlmsghdr) char buffer[4096];
     ssize_t n = recv(netlink, buffer, sizeof buffer, 0);
     const struct nlmsghdr *header = (const struct nlmsghdr *)buffer;
+    const struct inet_diag_msg *info = NLMSG_DATA(header);
 
-    if (n < (ssize_t)NLMSG_LENGTH(sizeof(struct inet_diag_msg)) ||
-        header->nlmsg_type != SOCK_DIAG_BY_FAMILY)
+    if (n < (ssize_t)NLMSG_LENGTH(sizeof *info) || header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
+        info->idiag_inode == 0)
         return false;
-    *ret = ((const struct inet_diag_msg *)NLMSG_DATA(header))->idiag_uid;
+    *ret = info->idiag_uid;
     return true;
 }
 
