@@ -119,29 +119,26 @@ static void close_dir_p(DIR **dir)
         closedir(*dir);
 }
 
-static int open_dir(int dir_fd, DIR **ret, struct error *error)
+/* With an fd of its own: the position in the directory belongs to the open file. */
+static DIR *open_dir(int dir_fd)
 {
-    /* An fd of its own: the position in the directory belongs to the open file. */
     int fd = open_retry(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
-        return error_set(error, errno, "open the directory");
+        return NULL;
 
-    *ret = fdopendir(fd);
-    if (!*ret) {
+    DIR *dir = fdopendir(fd);
+    if (!dir)
         close_fd(fd);
-        return error_set(error, errno, "open the directory");
-    }
-    return 0;
+    return dir;
 }
 
 int file_remove_temporaries(int dir_fd, struct error *error)
 {
-    cleanup(close_dir_p) DIR *dir = NULL;
     struct dirent *entry;
 
-    int r = open_dir(dir_fd, &dir, error);
-    if (r < 0)
-        return r;
+    cleanup(close_dir_p) DIR *dir = open_dir(dir_fd);
+    if (!dir)
+        return error_set(error, errno, "open the directory");
 
     while (errno = 0, (entry = readdir(dir))) {
         if (!is_temporary(entry->d_name))
@@ -214,7 +211,10 @@ static int read_file(int dir_fd, const char *name, size_t max, struct content *c
     int r = reserve(content, (size_t)st.st_size + 1);
     if (r < 0)
         return r;
-    return read_all(fd, max, content);
+    r = read_all(fd, max, content);
+    if (r == 0)
+        content->data[content->len] = '\0';
+    return r;
 }
 
 int file_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_len,
@@ -231,7 +231,6 @@ int file_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_
         free(content.data);
         return error_set(error, -r, "read %s", name);
     }
-    content.data[content.len] = '\0';
     *ret = content.data;
     *ret_len = content.len;
     return 0;
