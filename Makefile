@@ -116,6 +116,7 @@ lint: ## static analysis: cppcheck and clang-tidy
 # Off are matters of taste, and those that know neither va_start nor who owns what in a callback.
 TIDY := -* clang-analyzer-* bugprone-* -clang-analyzer-security.insecureAPI.* \
         -clang-analyzer-valist.Uninitialized -clang-analyzer-unix.Malloc \
+        -clang-analyzer-core.NullDereference -clang-analyzer-core.NonNullParamChecker \
         -bugprone-easily-swappable-parameters -bugprone-reserved-identifier \
         -bugprone-assignment-in-if-condition -bugprone-narrowing-conversions \
         -bugprone-implicit-widening-of-multiplication-result \

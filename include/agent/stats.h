@@ -26,7 +26,7 @@ enum stat_pods { STAT_PODS_FREEZING, STAT_PODS_FROZEN, STAT_PODS_THAWING, STAT_P
 
 enum stat_freeze {
     STAT_FREEZE_OK,
-    STAT_FREEZE_REFUSED, /* not found, stale, conflict, refused */
+    STAT_FREEZE_REFUSED, /* not found, stale, conflict, refused, busy */
     STAT_FREEZE_TIMEOUT,
     STAT_FREEZE_ERROR,
     STAT_FREEZE_N,

@@ -35,6 +35,9 @@ void transition_check(struct pod *pod);
 #define WAITERS(wants) (1u << (wants))
 void freezer_answer(struct pod *pod, unsigned mask, int r, const struct error *error);
 
+/* As what a freeze that ended so is counted. */
+enum stat_freeze freezer_failure(int r);
+
 /* A pod whose record was written or read enters the table. */
 struct pod *freezer_insert(struct freezer *freezer, struct pod_cgroups *cgroups);
 

@@ -168,7 +168,7 @@ static int ask_kernel(int netlink, const struct sockaddr_storage *peer,
  * (sock_i_uid, inet_twsk_diag_fill), and uid 0 would be root. It fills in the uid first. */
 static bool receive_uid(int netlink, uid_t *ret)
 {
-    _Alignas(struct nlmsghdr) char buffer[4096];
+    _Alignas(struct nlmsghdr) char buffer[4096] = "";
     ssize_t n = recv(netlink, buffer, sizeof buffer, 0);
     const struct nlmsghdr *header = (const struct nlmsghdr *)buffer;
     const struct inet_diag_msg *info = NLMSG_DATA(header);

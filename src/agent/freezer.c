@@ -216,19 +216,13 @@ static void reject(struct freezer_waiter *waiter, int r, const struct error *err
     waiter->done(waiter, r, false, NULL, error);
 }
 
-static void reject_busy(struct freezer_waiter *waiter, const char *what)
-{
-    struct error error = ERROR_INIT;
-    int r = error_outcome(&error, FREEZER_E_BUSY, "%s", what);
-
-    reject(waiter, r, &error);
-}
-
 /* Waits for the pod, unless too many do. */
 static void join(struct pod *pod, struct freezer_waiter *waiter, int wants, bool already)
 {
     if (count_waiters(pod) >= POD_WAITERS_MAX) {
-        reject_busy(waiter, "too many requests wait for this pod");
+        struct error error = ERROR_INIT;
+        int r = error_outcome(&error, FREEZER_E_BUSY, "too many requests wait for this pod");
+        reject(waiter, r, &error);
         return;
     }
     waiter->already = already;
@@ -308,19 +302,32 @@ static int discover_freezable(struct freezer *freezer, struct freezer_waiter *wa
 
 /* ---- freeze ---- */
 
+enum stat_freeze freezer_failure(int r)
+{
+    return r == FREEZER_E_TIMEOUT ? STAT_FREEZE_TIMEOUT
+           : r > 0                ? STAT_FREEZE_REFUSED
+                                  : STAT_FREEZE_ERROR;
+}
+
+/* A freeze that does not even begin. */
+static void refuse(struct freezer *freezer, struct freezer_waiter *waiter, int r,
+                   const struct error *error)
+{
+    metrics_add(freezer->config.metrics, STAT_FREEZES, freezer_failure(r), 1);
+    reject(waiter, r, error);
+}
+
 static void begin(struct freezer *freezer, struct freezer_waiter *waiter)
 {
     const struct freeze_request *request = &waiter->request;
     struct pod_cgroups cgroups;
     struct error error = ERROR_INIT;
 
-    if (freezer_count(freezer) >= PODS_MAX) {
-        reject_busy(waiter, "too many pods are frozen on this node");
-        return;
-    }
-    int r = discover_freezable(freezer, waiter, &cgroups, &error);
+    int r = freezer_count(freezer) >= PODS_MAX
+                ? error_outcome(&error, FREEZER_E_BUSY, "too many pods are frozen on this node")
+                : discover_freezable(freezer, waiter, &cgroups, &error);
     if (r != 0) {
-        reject(waiter, r, &error);
+        refuse(freezer, waiter, r, &error);
         return;
     }
     struct record *record = &cgroups.record;
@@ -334,7 +341,8 @@ static void begin(struct freezer *freezer, struct freezer_waiter *waiter)
     struct pod *pod = freezer_insert(freezer, &cgroups);
     if (!pod) {
         pod_clear(&cgroups);
-        reject_busy(waiter, "out of memory");
+        r = error_outcome(&error, FREEZER_E_BUSY, "out of memory");
+        refuse(freezer, waiter, r, &error);
         return;
     }
     join(pod, waiter, request->reclaim == RECLAIM_WAIT ? WAITS_FOR_RECLAIM : WAITS_FOR_FROZEN,
@@ -366,10 +374,9 @@ void freezer_freeze(struct freezer *freezer, const struct freeze_request *reques
     waiter->link = NULL;
     if (request->generation && request->generation < seen) {
         struct error error = ERROR_INIT;
-        reject(waiter,
-               error_outcome(&error, FREEZER_E_STALE, "generation %llu was seen, this is %llu",
-                             (unsigned long long)seen, (unsigned long long)request->generation),
-               &error);
+        int r = error_outcome(&error, FREEZER_E_STALE, "generation %llu was seen, this is %llu",
+                              (unsigned long long)seen, (unsigned long long)request->generation);
+        refuse(freezer, waiter, r, &error);
         return;
     }
     generations_see(freezer->generations, request->pod_uid, request->generation);

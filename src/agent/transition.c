@@ -128,10 +128,6 @@ static void complain_about_store(struct pod *pod, const char *what)
 
 static void roll_back(struct pod *pod, int result, const struct error *error)
 {
-    count(pod, STAT_FREEZES,
-          result == FREEZER_E_TIMEOUT ? STAT_FREEZE_TIMEOUT
-          : result > 0                ? STAT_FREEZE_REFUSED
-                                      : STAT_FREEZE_ERROR);
     log_warning_with(FIELDS({ "POD", uid_of(pod) }, { "OP", "freeze" }), "not frozen: %s",
                      error->msg);
     transition_leave(pod, THAW_ROLLBACK, result, error);
@@ -461,6 +457,8 @@ static bool enter_thawing(struct pod *pod, enum thaw_cause cause, int result,
     pod->leave_result = was_frozen ? 0 : result;
     if (error && !was_frozen)
         pod->leave_error = *error;
+    if (!was_frozen && !pod->adopted)
+        count(pod, STAT_FREEZES, freezer_failure(result));
     return was_frozen;
 }
 

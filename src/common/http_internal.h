@@ -92,6 +92,7 @@ struct http_request {
     const struct http_route *route;
     enum http_phase phase;
     bool escaped; /* the path had a % in it */
+    bool is_head; /* as against GET */
     bool drain;   /* a refusal waits for the end of the body */
     bool held;
     bool suspended;

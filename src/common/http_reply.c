@@ -193,6 +193,12 @@ void http_reply_stream(struct http_request *request, const char *content_type,
 
     if (ret)
         *ret = NULL;
+    /* To HEAD libmicrohttpd 0.9 would answer with the last chunk of a body that must not be. */
+    if (request->is_head) {
+        ops->close(stream_data);
+        http_reply_text(request, 200, content_type, NULL, 0);
+        return;
+    }
     if (server->n_streams >= server->config.streams_max) {
         ops->close(stream_data);
         http_reply_problem(request, 503, "too_many_streams", NULL, "%u streams are open",

@@ -245,8 +245,10 @@ static bool take_head(struct http_request *request, const char *path, const char
         .path = path,
         .method = method,
         .http10 = !strcmp(version, MHD_HTTP_VERSION_1_0),
-        .is_get = !strcmp(method, MHD_HTTP_METHOD_GET) || !strcmp(method, MHD_HTTP_METHOD_HEAD),
     };
+
+    request->is_head = !strcmp(method, MHD_HTTP_METHOD_HEAD);
+    head.is_get = request->is_head || !strcmp(method, MHD_HTTP_METHOD_GET);
 
     MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, on_field, &head);
     for (size_t i = 0; i < ARRAY_SIZE(checks); i++)
