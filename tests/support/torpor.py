@@ -181,7 +181,6 @@ LAYOUTS = {
         for runtime in ("containerd", "crio", "docker")
     },
     "crun": Layout("systemd", "burstable", "crio", nested=True),
-    "crun-cgroupfs": Layout("cgroupfs", "", "crio", nested=True),
     "kind": Layout("systemd", prefix=f"docker/{_DOCKER_ID}/kubelet.slice", root="kubelet-kubepods"),
     "kind-slice": Layout("systemd", prefix="kubelet.slice", root="kubelet-kubepods"),
     "kind-cgroupfs": Layout("cgroupfs", prefix=f"docker/{_DOCKER_ID}/kubelet"),
