@@ -9,7 +9,7 @@ CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             -Wpointer-arith -Wwrite-strings -Wundef -Wformat=2
 HARDEN   := -fstack-protector-strong -D_FORTIFY_SOURCE=2
-PACKAGES := libsystemd libmicrohttpd jansson
+PACKAGES := libsystemd libmicrohttpd jansson libbpf libcap-ng
 
 # SAN=address,undefined builds with sanitizers into a tree of its own.
 ifneq ($(SAN),)
@@ -20,12 +20,12 @@ LDFLAGS  += -fsanitize=$(SAN)
 endif
 comma    := ,
 
-ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DTORPOR_VERSION='"$(VERSION)"' -Iinclude -Itests/support \
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DTORPOR_VERSION='"$(VERSION)"' -Iinclude -Itests/support -I$(BUILD)/gen \
              $(WARNINGS) $(HARDEN) $(CFLAGS) $(shell pkg-config --cflags $(PACKAGES)) -pthread
 LIBS       = $(shell pkg-config --libs $(PACKAGES)) -pthread -lm
 
 COMMON_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/common/*.c))
-AGENT_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/agent/main.c,$(wildcard src/agent/*.c)))
+AGENT_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out src/agent/main.c %.bpf.c,$(wildcard src/agent/*.c)))
 UNIT       := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 SUPPORT    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 
@@ -39,22 +39,39 @@ help: ## print this menu
 	    awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 $(BUILD)/freeze-agent: $(BUILD)/src/agent/main.o $(BUILD)/libagent.a $(BUILD)/libcommon.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "  LINK $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/libcommon.a: $(COMMON_OBJ)
 $(BUILD)/libagent.a: $(AGENT_OBJ)
 $(BUILD)/lib%.a:
 	@rm -f $@
-	ar rcs $@ $^
+	@echo "  AR   $@"
+	@ar rcs $@ $^
 
 $(BUILD)/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo "  CC   $@"
+	@$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Some tests make system calls fail: ld gives them __wrap_CALL in the place of CALL.
 $(BUILD)/tests/unit/test_file: WRAP := openat write fsync renameat unlinkat readdir
 $(BUILD)/tests/unit/test_log: WRAP := access sd_journal_sendv
 $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
+
+# ---- BPF: compiled by clang whatever compiles the rest, embedded as a skeleton ----
+
+BPF_CLANG ?= clang
+BPFTOOL   ?= $(or $(shell command -v bpftool),/usr/sbin/bpftool)
+
+$(BUILD)/gen/%.skel.h: src/agent/%.bpf.c include/agent/trigger_abi.h
+	@mkdir -p $(@D)
+	$(BPF_CLANG) -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Iinclude \
+	    -I/usr/include/$(shell gcc -print-multiarch) -c -o $(BUILD)/gen/$*.bpf.o $<
+	$(BPFTOOL) gen skeleton $(BUILD)/gen/$*.bpf.o name $*_bpf > $@.tmp
+	mv $@.tmp $@
+
+$(BUILD)/src/agent/trigger.o: $(BUILD)/gen/trigger.skel.h
 
 # Every test links the same objects as the program.
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(SUPPORT) $(BUILD)/libagent.a $(BUILD)/libcommon.a
@@ -105,13 +122,13 @@ format: ## format the sources
 format-check: ## are the sources formatted?
 	@clang-format --dry-run --Werror $(SOURCES)
 
-lint: ## static analysis: cppcheck and clang-tidy
+lint: $(BUILD)/gen/trigger.skel.h ## static analysis: cppcheck and clang-tidy
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr --suppress=missingIncludeSystem --suppress=uninitvar \
 	    --suppress=legacyUninitvar -Iinclude -DTORPOR_VERSION='""' \
 	    --include=tests/support/cppcheck.h src
 	clang-tidy --quiet --warnings-as-errors='*' --checks='$(subst $(space),$(comma),$(TIDY))' \
-	    $(wildcard src/*/*.c) -- $(ALL_CFLAGS) -Wno-unknown-warning-option
+	    $(filter-out %.bpf.c,$(wildcard src/*/*.c)) -- $(ALL_CFLAGS) -Wno-unknown-warning-option
 
 # Off are matters of taste, and those that know neither va_start nor who owns what in a callback.
 TIDY := -* clang-analyzer-* bugprone-* -clang-analyzer-security.insecureAPI.* \
@@ -122,5 +139,7 @@ TIDY := -* clang-analyzer-* bugprone-* -clang-analyzer-security.insecureAPI.* \
         -bugprone-implicit-widening-of-multiplication-result \
         -bugprone-suspicious-string-compare -bugprone-macro-parentheses
 space := $(empty) $(empty)
+
+include $(wildcard tests/*/*.mk)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
