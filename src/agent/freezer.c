@@ -216,10 +216,11 @@ static void reject(struct freezer_waiter *waiter, int r, const struct error *err
     waiter->done(waiter, r, false, NULL, error);
 }
 
-/* Waits for the pod, unless too many do. */
+/* Waits for the pod, unless too many do. A thaw has been carried out by then, and is always told
+ * how it went. */
 static void join(struct pod *pod, struct freezer_waiter *waiter, int wants, bool already)
 {
-    if (count_waiters(pod) >= POD_WAITERS_MAX) {
+    if (wants != WAITS_FOR_THAWED && count_waiters(pod) >= POD_WAITERS_MAX) {
         struct error error = ERROR_INIT;
         int r = error_outcome(&error, FREEZER_E_BUSY, "too many requests wait for this pod");
         reject(waiter, r, &error);
