@@ -16,9 +16,13 @@
 
 #include "common/http.h"
 
-/* Connections that were shut down to make room live until libmicrohttpd has read their end. It
- * accepts at most 11 in one round, so that this many on top never keep a newcomer out. */
-#define HTTP_CONNECTIONS_SPARE 32
+/* Newcomers that are left alone even when every place is taken by requests that wait: between a
+ * connection's beginning and the reading of its request libmicrohttpd accepts up to 22 others. */
+#define HTTP_NEWCOMERS_MIN 32
+
+/* On top of connections_max for libmicrohttpd's own limit: these newcomers, and connections that
+ * were shut down, until it has seen their end. */
+#define HTTP_CONNECTIONS_SPARE (2 * HTTP_NEWCOMERS_MIN)
 
 /* Per connection: headers, what they are parsed into, and the answer's buffer. */
 #define HTTP_CONNECTION_MEMORY ((size_t)32 * 1024)
@@ -58,7 +62,8 @@ struct http_listener {
 
     struct http_connections receiving; /* no whole request yet; the oldest first */
     struct http_connections answering; /* an answer is on its way; the oldest first */
-    unsigned n_connections;            /* without those that were shut down */
+    unsigned n_listed;                 /* in these two */
+    unsigned n_connections;            /* all but those that were shut down */
     sd_event_source *idle;             /* of the first in `receiving` */
     bool idle_armed;
 

@@ -19,16 +19,22 @@ static void connection_shut(struct http_connection *connection)
     shutdown(connection->caller.fd, SHUT_RDWR);
 }
 
+static bool is_crowded(const struct http_listener *listener)
+{
+    unsigned max = listener->server->config.connections_max;
+    unsigned newcomers = max < HTTP_NEWCOMERS_MIN ? max : HTTP_NEWCOMERS_MIN;
+
+    return listener->n_connections > max && listener->n_listed > newcomers;
+}
+
 /* Whoever comes is let in: what makes room is the oldest connection without a whole request, then
  * the oldest that does not take its answer. What waits for a handler, or streams, stays. */
 static void make_room(struct http_listener *listener)
 {
-    while (listener->n_connections > listener->server->config.connections_max) {
+    while (is_crowded(listener)) {
         struct http_connection *oldest = TAILQ_FIRST(&listener->receiving);
-        if (!oldest || oldest == TAILQ_LAST(&listener->receiving, http_connections))
+        if (oldest == TAILQ_LAST(&listener->receiving, http_connections))
             oldest = TAILQ_FIRST(&listener->answering);
-        if (!oldest)
-            return;
         connection_shut(oldest);
     }
 }
@@ -72,15 +78,20 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
 
 void http_connection_move(struct http_connection *connection, struct http_connections *list)
 {
-    if (connection->list)
+    struct http_listener *listener = connection->listener;
+
+    if (connection->list) {
         TAILQ_REMOVE(connection->list, connection, link);
+        listener->n_listed--;
+    }
     connection->list = connection->shut ? NULL : list;
     if (!connection->list)
         return;
 
     connection->since = loop_now_usec();
     TAILQ_INSERT_TAIL(connection->list, connection, link);
-    arm_idle(connection->listener);
+    listener->n_listed++;
+    arm_idle(listener);
 }
 
 static void identify_tcp(struct http_caller *caller, struct MHD_Connection *mhd)

@@ -31,7 +31,7 @@ static const struct schema_field hold_fields[] = {
     { .name = "end", .type = SCHEMA_ENUM, .offset = offsetof(struct hold, end), .names = ends },
 };
 
-static struct http_request *kept[64];
+static struct http_request *kept[128];
 static size_t n_kept;
 static unsigned deadlines;
 
@@ -300,11 +300,42 @@ static void test_waiting_requests_keep_nobody_out(void **state)
     }
 }
 
+/* However many come at once: none is taken for the oldest silent one before it was heard. */
+static void test_newcomers_at_once(void **state)
+{
+    const struct http_config roomy = {
+        .routes = routes,
+        .n_routes = ARRAY_SIZE(routes),
+        .connections_max = 64,
+    };
+    struct http_world *world = http_world_open(&roomy);
+    struct http_client *holders[64], *newcomers[30];
+
+    (void)state;
+    n_kept = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(holders); i++)
+        holders[i] = say(world, GET("/hold"));
+    for (size_t i = 0; i < ARRAY_SIZE(newcomers); i++) {
+        newcomers[i] = http_world_tcp(world);
+        http_client_say(newcomers[i], GET("/ping"));
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(newcomers); i++) {
+        expect(newcomers[i], 200, "pong");
+        http_client_close(newcomers[i]);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(holders); i++) {
+        reply_kept(i);
+        expect(holders[i], 200, "kept");
+        http_client_close(holders[i]);
+    }
+    http_world_close(world);
+}
+
 /* Beyond libmicrohttpd's own limit a newcomer waits in the backlog, and is let in as soon as
  * somebody leaves: without any other event that would wake the server. */
 static void test_the_backlog_moves_up(void **state)
 {
-    struct http_client *holders[40];
+    struct http_client *holders[8 + 64];
     struct http_world *world = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(holders); i++)
@@ -668,6 +699,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deadlines_keep_their_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_idle_timeout_leaves_it_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waiting_requests_keep_nobody_out, setup, teardown),
+        cmocka_unit_test(test_newcomers_at_once),
         cmocka_unit_test_setup_teardown(test_the_backlog_moves_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_caller_has_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_closing_answers, setup, teardown),
