@@ -26,6 +26,7 @@
 #include "agent/reclaim.h"
 #include "agent/stats.h"
 #include "agent/store.h"
+#include "agent/waker.h"
 #include "common/worker.h"
 
 enum freezer_outcome {
@@ -50,6 +51,8 @@ enum thaw_cause {
     THAW_ROLLBACK, /* the freeze failed */
     THAW_DRIFT,    /* somebody else thawed a part of it */
     THAW_CHANGED,  /* a container came or went */
+    THAW_PACKET,   /* somebody wants the app: a packet came */
+    THAW_GROUP,    /* a packet came for another pod of its group */
     THAW_CAUSES_N,
 };
 extern const char *const thaw_cause_names[];
@@ -104,6 +107,7 @@ struct pod {
     sd_event_source *timer; /* the next look while freezing, the next try while thawing */
     uint64_t delay_usec;
     struct watch *watches; /* agent/watch.h */
+    struct waker_arm *arm; /* agent/waker.h */
 
     struct worker_job disk_job; /* one at a time */
     bool disk_busy;
@@ -130,6 +134,8 @@ struct freezer_config {
     struct worker_pool *reclaimers;
     struct events *events;
     struct metrics *metrics;
+    const struct waker_config *waker;
+    unsigned wakes_max; /* by packets, per pod and minute; 0: no limit */
     uint64_t freeze_timeout_usec;
     uint64_t reclaim_chunk;
 };
@@ -149,6 +155,13 @@ void freezer_thaw(struct freezer *freezer, const char *uid, uint64_t generation,
 /* The owner no longer wants to be told. Harmless when it was. */
 void freezer_forget(struct freezer_waiter *waiter);
 
+/* As pod_discover, of a pod that is not in the table; looks for the roots of new kubelets, too,
+ * when there is none. */
+int freezer_discover(struct freezer *freezer, const char *uid, struct pod_cgroups *ret,
+                     struct error *error) MUST_CHECK;
+/* What its outcome is among those of the freezer, and the word for machines (or NULL). */
+int freezer_outcome_of(int pod_outcome, const char **ret_reason);
+
 /* The pod in the table, or NULL. */
 struct pod *freezer_find(struct freezer *freezer, const char *uid);
 /* In the order in which they came; NULL begins. Safe while pods come and go between calls only when
@@ -158,5 +171,8 @@ unsigned freezer_count(const struct freezer *freezer);
 
 /* Sets the gauges of the metrics: pods by state, the node's swap. */
 void freezer_gauge(struct freezer *freezer);
+
+/* A packet came for this pod: it runs at once, and then the rest of its group. */
+void freezer_wake(struct pod *pod, const struct trigger_event *packet);
 
 const struct freezer_config *freezer_config(const struct freezer *freezer);

@@ -48,26 +48,22 @@ static void reply_failure(struct http_request *request, int r, const char *reaso
 }
 
 /* The status of a pod that is in the table, or of one that is not. NULL when there is none. */
-static json_t *look_up_status(struct api *api, const char *uid, int *ret_r, struct error *error)
+static json_t *look_up_status(struct api *api, const char *uid, int *ret_r, const char **ret_reason,
+                              struct error *error)
 {
-    const struct freezer_config *config = freezer_config(api->config.freezer);
     const struct pod *pod = freezer_find(api->config.freezer, uid);
     struct pod_cgroups cgroups = { .pod_fd = -1 };
-    json_t *status = NULL;
+    json_t *status;
 
-    *ret_r = 0;
-    if (pod)
-        return status_of(pod);
-    int r = pod_discover(&cgroups, config->layout, uid, error);
-    if (r == 0 || r == POD_E_EMPTY)
-        status = status_of_cgroups(&cgroups);
-    else
-        *ret_r = r == POD_E_NOT_FOUND  ? FREEZER_E_NOT_FOUND
-                 : r == POD_E_TOO_MANY ? FREEZER_E_REFUSED
-                 : r == POD_E_SELF     ? FREEZER_E_REFUSED
-                 : r == POD_E_CHANGED  ? FREEZER_E_CONFLICT
-                                       : r;
+    if (!pod)
+        *ret_r = freezer_discover(api->config.freezer, uid, &cgroups, error);
+    if (!pod && *ret_r != 0 && *ret_r != POD_E_EMPTY) {
+        *ret_r = freezer_outcome_of(*ret_r, ret_reason);
+        return NULL;
+    }
+    status = pod ? status_of(pod) : status_of_cgroups(&cgroups);
     pod_clear(&cgroups);
+    *ret_r = status ? 0 : error_set(error, ENOMEM, "status of pod %s", uid);
     return status;
 }
 
@@ -86,13 +82,13 @@ struct call {
 static void reply_status(struct call *call, const struct pod *pod, bool already)
 {
     struct error error = ERROR_INIT;
+    const char *reason = NULL;
     int r = 0;
-    json_t *status = pod ? status_of(pod) : look_up_status(call->api, call->uid, &r, &error);
+    json_t *status =
+        pod ? status_of(pod) : look_up_status(call->api, call->uid, &r, &reason, &error);
 
-    if (!status && r == 0)
-        r = error_set(&error, ENOMEM, "status of pod %s", call->uid);
     if (!status) {
-        reply_failure(call->request, r, NULL, &error);
+        reply_failure(call->request, r ? r : error_set(&error, ENOMEM, "status"), reason, &error);
         return;
     }
     json_object_set_new(status, "already", json_boolean(already));
@@ -348,17 +344,18 @@ static void handle_status(struct http_request *request, const void *args, void *
     const struct status_args *status = args;
     struct error error = ERROR_INIT;
     struct api *api = userdata;
+    const char *reason = NULL;
     int r;
 
     if (!*status->pod_uid) {
         stream_statuses(request, api->config.freezer);
         return;
     }
-    json_t *json = look_up_status(api, status->pod_uid, &r, &error);
+    json_t *json = look_up_status(api, status->pod_uid, &r, &reason, &error);
     if (json)
         http_reply_json(request, 200, json);
     else
-        reply_failure(request, r ? r : error_set(&error, ENOMEM, "status"), NULL, &error);
+        reply_failure(request, r, reason, &error);
 }
 
 struct events_args {

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "agent/generations.h"
+#include "agent/history.h"
 #include "agent/limits.h"
 #include "agent/transition.h"
 #include "agent/watch.h"
@@ -18,10 +18,10 @@ const char *const reclaim_state_names[] = { [RECLAIM_NONE] = "none",
                                             [RECLAIM_DONE] = "done",
                                             [RECLAIM_STOPPED] = "stopped" };
 
-const char *const thaw_cause_names[] = { [THAW_REQUEST] = "request",
-                                         [THAW_ROLLBACK] = "rollback",
-                                         [THAW_DRIFT] = "drift",
-                                         [THAW_CHANGED] = "changed" };
+const char *const thaw_cause_names[] = {
+    [THAW_REQUEST] = "request", [THAW_ROLLBACK] = "rollback", [THAW_DRIFT] = "drift",
+    [THAW_CHANGED] = "changed", [THAW_PACKET] = "packet",     [THAW_GROUP] = "group"
+};
 
 static_assert(ARRAY_SIZE(thaw_cause_names) == THAW_CAUSES_N, "every cause has a name");
 
@@ -30,7 +30,8 @@ static_assert(ARRAY_SIZE(thaw_cause_names) == THAW_CAUSES_N, "every cause has a 
 
 struct freezer {
     struct freezer_config config;
-    struct generations *generations;
+    struct history *history;
+    struct waker *waker;
     struct watcher *watcher;
     struct pod *pods;
     uint64_t serial; /* of the newest */
@@ -49,9 +50,11 @@ int freezer_open(struct freezer **ret, const struct freezer_config *config, stru
     freezer->config = *config;
     int r = record_boot_id(freezer->boot_id, error);
     if (r == 0)
-        r = generations_open(&freezer->generations, GENERATIONS_MAX, error);
+        r = history_open(&freezer->history, HISTORY_MAX, error);
     if (r == 0)
         r = watcher_open(&freezer->watcher, freezer, error);
+    if (r == 0)
+        r = waker_open(&freezer->waker, freezer, config->waker, error);
     if (r < 0) {
         freezer_close(freezer);
         return r;
@@ -66,6 +69,7 @@ static void pod_free(struct pod *pod)
 
     HASH_DEL(pod->freezer->pods, pod);
     watcher_forget(pod->freezer->watcher, pod);
+    waker_disarm(pod);
     pod->reclaim = reclaim_stop(pod->reclaim, &ignored);
     sd_event_source_disable_unref(pod->timer);
     pod_clear(&pod->cgroups);
@@ -81,8 +85,9 @@ struct freezer *freezer_close(struct freezer *freezer)
         return NULL;
     HASH_ITER(hh, freezer->pods, pod, next)
     pod_free(pod);
+    waker_close(freezer->waker);
     watcher_close(freezer->watcher);
-    generations_close(freezer->generations);
+    history_close(freezer->history);
     free(freezer);
     return NULL;
 }
@@ -95,6 +100,11 @@ const struct freezer_config *freezer_config(const struct freezer *freezer)
 struct watcher *freezer_watcher(const struct freezer *freezer)
 {
     return freezer->watcher;
+}
+
+struct waker *freezer_waker(const struct freezer *freezer)
+{
+    return freezer->waker;
 }
 
 /* ---- the table ---- */
@@ -128,8 +138,8 @@ struct pod *freezer_insert(struct freezer *freezer, struct pod_cgroups *cgroups)
     pod->cgroups = *cgroups;
     *cgroups = (struct pod_cgroups){ .pod_fd = -1 };
     pod->requested_usec = loop_now_usec();
-    generations_see(freezer->generations, pod->cgroups.record.pod_uid,
-                    pod->cgroups.record.generation);
+    history_see_generation(freezer->history, pod->cgroups.record.pod_uid,
+                           pod->cgroups.record.generation);
     HASH_ADD_KEYPTR(hh, freezer->pods, pod->cgroups.record.pod_uid,
                     strlen(pod->cgroups.record.pod_uid), pod);
     return pod;
@@ -250,8 +260,8 @@ void freezer_drop(struct pod *pod)
 
 /* ---- looking a pod up ---- */
 
-static int discover(struct freezer *freezer, const char *uid, struct pod_cgroups *ret,
-                    struct error *error)
+int freezer_discover(struct freezer *freezer, const char *uid, struct pod_cgroups *ret,
+                     struct error *error)
 {
     int r = pod_discover(ret, freezer->config.layout, uid, error);
 
@@ -282,18 +292,36 @@ static const struct {
     [POD_E_CHANGED] = { FREEZER_E_CONFLICT, NULL },
 };
 
+int freezer_outcome_of(int r, const char **ret_reason)
+{
+    *ret_reason = r > 0 ? refusals[r].reason : NULL;
+    return r > 0 ? refusals[r].outcome : r;
+}
+
+/* Packets wake it so often that freezing it costs more than it saves. */
+static bool is_restless(struct freezer *freezer, struct freezer_waiter *waiter, struct error *error)
+{
+    unsigned max = freezer->config.wakes_max;
+    unsigned wakes = history_wakes(freezer->history, waiter->request.pod_uid, loop_now_usec());
+
+    if (max == 0 || wakes < max)
+        return false;
+    waiter->reason = "wake_limit";
+    error_outcome(error, FREEZER_E_REFUSED, "packets woke the pod %u times within a minute", wakes);
+    return true;
+}
+
 /* 0 and a pod that may be frozen, or an outcome of the freezer. */
 static int discover_freezable(struct freezer *freezer, struct freezer_waiter *waiter,
                               struct pod_cgroups *ret, struct error *error)
 {
-    int r = discover(freezer, waiter->request.pod_uid, ret, error);
-
-    if (r > 0) {
-        if (r == POD_E_EMPTY)
-            pod_clear(ret);
-        waiter->reason = refusals[r].reason;
-        return refusals[r].outcome;
-    }
+    if (is_restless(freezer, waiter, error))
+        return FREEZER_E_REFUSED;
+    int r = freezer_discover(freezer, waiter->request.pod_uid, ret, error);
+    if (r == POD_E_EMPTY)
+        pod_clear(ret);
+    if (r > 0)
+        return freezer_outcome_of(r, &waiter->reason);
     if (r == 0 && is_foreign(ret)) {
         pod_clear(ret);
         return error_outcome(error, FREEZER_E_CONFLICT, "the pod was frozen by somebody else");
@@ -368,7 +396,7 @@ static void freeze_known(struct pod *pod, struct freezer_waiter *waiter)
 void freezer_freeze(struct freezer *freezer, const struct freeze_request *request,
                     struct freezer_waiter *waiter)
 {
-    uint64_t seen = generations_get(freezer->generations, request->pod_uid);
+    uint64_t seen = history_generation(freezer->history, request->pod_uid);
     struct pod *pod = freezer_find(freezer, request->pod_uid);
 
     waiter->request = *request;
@@ -380,7 +408,7 @@ void freezer_freeze(struct freezer *freezer, const struct freeze_request *reques
         refuse(freezer, waiter, r, &error);
         return;
     }
-    generations_see(freezer->generations, request->pod_uid, request->generation);
+    history_see_generation(freezer->history, request->pod_uid, request->generation);
     if (pod)
         freeze_known(pod, waiter);
     else
@@ -393,7 +421,7 @@ static void thaw_unknown(struct freezer *freezer, const char *uid, struct freeze
 {
     struct pod_cgroups cgroups = { .pod_fd = -1 };
     struct error error = ERROR_INIT;
-    int r = discover(freezer, uid, &cgroups, &error);
+    int r = freezer_discover(freezer, uid, &cgroups, &error);
 
     if (r == POD_E_NOT_FOUND) {
         reject(waiter, FREEZER_E_NOT_FOUND, &error);
@@ -415,7 +443,7 @@ void freezer_thaw(struct freezer *freezer, const char *uid, uint64_t generation,
     struct error error = ERROR_INIT;
 
     waiter->link = NULL;
-    generations_see(freezer->generations, uid, generation);
+    history_see_generation(freezer->history, uid, generation);
     if (!pod) {
         thaw_unknown(freezer, uid, waiter);
         return;
@@ -425,4 +453,30 @@ void freezer_thaw(struct freezer *freezer, const char *uid, uint64_t generation,
     freezer_answer(pod, WAITERS(WAITS_TO_FREEZE), r, &error);
     join(pod, waiter, WAITS_FOR_THAWED, false);
     transition_hurry(pod);
+}
+
+/* ---- wake ---- */
+
+/* The rest of the group on this node: thawing never takes a pod out of the table at once, so that
+ * the walk is safe. */
+static void wake_group(struct pod *woken)
+{
+    const char *group = woken->cgroups.record.group;
+    struct error error = ERROR_INIT;
+    int r = error_outcome(&error, FREEZER_E_CONFLICT, "a packet came for a pod of its group");
+
+    if (!*group)
+        return;
+    for (struct pod *pod = woken->freezer->pods; pod; pod = pod->hh.next)
+        if (pod != woken && strcmp(pod->cgroups.record.group, group) == 0)
+            transition_leave(pod, THAW_GROUP, r, &error);
+}
+
+void freezer_wake(struct pod *pod, const struct trigger_event *packet)
+{
+    if (pod->state == POD_THAWING)
+        return;
+    history_count_wake(pod->freezer->history, pod->cgroups.record.pod_uid, loop_now_usec());
+    transition_wake(pod, packet);
+    wake_group(pod);
 }
