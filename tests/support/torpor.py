@@ -477,7 +477,11 @@ class Agent:
 
     def records(self):
         """What is in the state directory, by pod UID."""
-        return {path.stem: path.read_bytes() for path in sorted(self.state.glob("*.json"))}
+        records = {}
+        for path in sorted(self.state.glob("*.json")):
+            with contextlib.suppress(FileNotFoundError):  # it went while we looked
+                records[path.stem] = path.read_bytes()
+        return records
 
     @property
     def log(self):
