@@ -34,9 +34,8 @@
 /* Requests that wait for one pod. A caller retries on 503. */
 #define POD_WAITERS_MAX 32
 
-/* Highest generation seen per pod, kept after the pod was thawed: about 1 MiB. The oldest falls
- * out. */
-#define GENERATIONS_MAX 8192
+/* Pods whose generation and wakes are remembered, thawed ones too: about 1 MiB. */
+#define HISTORY_MAX 8192
 
 /* Events kept for a reader that comes back: about 400 KiB. */
 #define EVENTS_MAX 1024

@@ -12,8 +12,10 @@ enum agent_stat {
     STAT_THAW_SECONDS,   /* request to the last cgroup.freeze = 0 */
     STAT_RECLAIM_SECONDS,
     STAT_RECLAIMED_BYTES,
-    STAT_DRIFT,      /* by enum stat_drift */
-    STAT_RECONCILED, /* by enum reconcile_result */
+    STAT_WAKE_SECONDS, /* packet to the last cgroup.freeze = 0 */
+    STAT_TRIGGER,      /* by enum trigger_means: what tells of packets */
+    STAT_DRIFT,        /* by enum stat_drift */
+    STAT_RECONCILED,   /* by enum reconcile_result */
     STAT_STORE_ERRORS,
     STAT_SWAP_TOTAL_BYTES,
     STAT_SWAP_FREE_BYTES,

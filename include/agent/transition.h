@@ -19,6 +19,9 @@ void transition_resume(struct pod *pod);
 void transition_leave(struct pod *pod, enum thaw_cause cause, int result,
                       const struct error *error);
 
+/* The same for a packet; what is told of it says where from, and how long it took. */
+void transition_wake(struct pod *pod, const struct trigger_event *packet);
+
 /* Somebody waits for the end of a thaw: answer soon, and try again soon what failed. */
 void transition_hurry(struct pod *pod);
 

@@ -24,6 +24,10 @@ struct settings {
     uint64_t freeze_timeout;
     uint64_t reclaim_chunk;
     uint64_t workers;
+    struct setting_list ignore_source;
+    const char *kubelet_cgroup;
+    int trigger;
+    uint64_t wake_limit;
     int log_level;
     int log_format;
     bool thaw_all;
@@ -32,6 +36,9 @@ struct settings {
 
 static const char *const level_names[] = { "error", "warning", "info", "debug", NULL };
 static const int levels[] = { LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+static const char *const trigger_names[] = {
+    [WAKER_AUTO] = "auto", [WAKER_BPF] = "bpf", [WAKER_POLL] = "poll", [WAKER_OFF] = "off", NULL
+};
 static const char *const format_names[] = { [LOG_FORMAT_AUTO] = "auto",
                                             [LOG_FORMAT_JOURNAL] = "journal",
                                             [LOG_FORMAT_JSON] = "json",
@@ -101,6 +108,34 @@ static const struct setting settings_table[] = {
       .min = 1,
       .max = 64,
       .help = "Threads that reclaim." },
+    { .flag = "trigger",
+      .metavar = "MEANS",
+      .type = SETTING_ENUM,
+      AT(trigger),
+      .fallback = "auto",
+      .names = trigger_names,
+      .help = "What tells of packets for frozen pods: bpf, poll (their accept queues, some times a "
+              "second), off, or auto: bpf where it can be had, else poll." },
+    { .flag = "ignore-source",
+      .metavar = "NETWORK",
+      .type = SETTING_STRINGS,
+      AT(ignore_source),
+      .help = "Packets from this address or network wake nobody (192.0.2.7, 10.0.0.0/8, "
+              "2001:db8::/32). Repeatable." },
+    { .flag = "kubelet-cgroup",
+      .metavar = "PATH",
+      .type = SETTING_STRING,
+      AT(kubelet_cgroup),
+      .help = "The kubelet's cgroup, below the cgroup root: connections that it opens are probes, "
+              "and wake nobody. Unset: the usual ones are tried." },
+    { .flag = "wake-limit",
+      .metavar = "N",
+      .type = SETTING_UINT,
+      AT(wake_limit),
+      .fallback = "30",
+      .max = 1000000,
+      .help = "A pod that packets wake so often within a minute is not frozen again until that is "
+              "over. 0: no limit." },
     { .flag = "log-level",
       .metavar = "LEVEL",
       .type = SETTING_ENUM,
@@ -169,6 +204,7 @@ struct agent {
     struct freezer *freezer;
     struct auth *auth;
     struct selftest selftest;
+    struct waker_config waker;
     struct api *api;
 };
 
@@ -207,6 +243,21 @@ static int open_pools(struct agent *agent, struct error *error)
     return r < 0 ? r : worker_pool_open(&agent->reclaimers, agent->event, &reclaimers, error);
 }
 
+static int read_waker_settings(struct agent *agent, struct error *error)
+{
+    struct waker_config *waker = &agent->waker;
+
+    waker->wanted = agent->settings.trigger;
+    waker->kubelet_cgroup = agent->settings.kubelet_cgroup;
+    for (unsigned i = 0; i < agent->settings.ignore_source.n; i++) {
+        int r = trigger_parse_source(agent->settings.ignore_source.items[i],
+                                     &waker->ignored[waker->n_ignored++], error);
+        if (r < 0)
+            return error_wrap(error, r, "--ignore-source");
+    }
+    return 0;
+}
+
 static int open_freezer(struct agent *agent, struct error *error)
 {
     struct freezer_config config = { .event = agent->event,
@@ -217,6 +268,8 @@ static int open_freezer(struct agent *agent, struct error *error)
                                      .reclaimers = agent->reclaimers,
                                      .events = agent->events,
                                      .metrics = agent->metrics,
+                                     .waker = &agent->waker,
+                                     .wakes_max = (unsigned)agent->settings.wake_limit,
                                      .freeze_timeout_usec = agent->settings.freeze_timeout,
                                      .reclaim_chunk = agent->settings.reclaim_chunk };
 
@@ -369,6 +422,8 @@ static int serve(struct agent *agent, struct error *error)
 {
     int r = check_listeners(&agent->settings, error);
 
+    if (r == 0)
+        r = read_waker_settings(agent, error);
     if (r < 0)
         return r;
     raise_fd_limit();

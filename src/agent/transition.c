@@ -239,6 +239,7 @@ static void become_frozen(struct pod *pod)
     }
     if (pod->cgroups.record.reclaim != RECLAIM_OFF)
         start_reclaim(pod);
+    waker_look(pod);
     freezer_answer(pod, pod->reclaim_state == RECLAIM_RUNNING ? FOR_FROZEN : FOR_FREEZE, 0, NULL);
 }
 
@@ -290,6 +291,7 @@ void transition_resume(struct pod *pod)
     pod->state = POD_FREEZING;
     pod->delay_usec = LOOK_FIRST_USEC;
     watcher_add(freezer_watcher(pod->freezer), pod);
+    waker_arm(pod);
     look(pod);
 }
 
@@ -301,6 +303,7 @@ static void apply(struct pod *pod)
     int r = pod_allow_swap(&pod->cgroups, &error);
     if (r == 0) {
         watcher_add(freezer_watcher(pod->freezer), pod);
+        waker_arm(pod);
         r = pod_freeze(&pod->cgroups, &error);
     }
     if (r == POD_E_CHANGED)
@@ -421,12 +424,14 @@ void transition_hurry(struct pod *pod)
 }
 
 /* What the end of the frozen state is to those who hear of it. */
-static void tell_left(struct pod *pod, enum thaw_cause cause, uint64_t started_usec)
+static void tell_thawed(struct pod *pod, enum thaw_cause cause, uint64_t started_usec)
 {
     uint64_t frozen_for = events_now_usec() - pod->cgroups.record.frozen_at_usec;
 
     count(pod, STAT_THAWS, cause);
     observe(pod, STAT_THAW_SECONDS, loop_now_usec() - started_usec);
+    if (cause == THAW_PACKET)
+        return; /* transition_wake tells more */
     emit(pod, "thawed", thaw_cause_names[cause],
          json_pack("{sf}", "frozen_for", to_msec(frozen_for)));
     log_info_with(
@@ -472,11 +477,31 @@ void transition_leave(struct pod *pod, enum thaw_cause cause, int result, const 
     pod->thawed = pod->restored = !pod->touched;
     if (!pod->disk_busy)
         leave_step(pod);
+    waker_disarm(pod);
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     if (was_frozen)
-        tell_left(pod, cause, started);
+        tell_thawed(pod, cause, started);
     transition_hurry(pod);
+}
+
+void transition_wake(struct pod *pod, const struct trigger_event *packet)
+{
+    struct error error = ERROR_INIT;
+    int r = error_outcome(&error, FREEZER_E_CONFLICT, "a packet came for it (%s from %s)",
+                          packet->kind, packet->source);
+
+    transition_leave(pod, THAW_PACKET, r, &error);
+    uint64_t usec = loop_now_usec() - packet->seen_usec;
+    observe(pod, STAT_WAKE_SECONDS, usec);
+    emit(pod, "woken", packet->kind,
+         json_pack("{ss si si sI}", "source", packet->source, "source_port",
+                   (int)packet->source_port, "port", (int)packet->local_port, "latency_usec",
+                   (json_int_t)usec));
+    log_info_with(FIELDS({ "POD", uid_of(pod) }, { "OP", "wake" }, { "CAUSE", packet->kind },
+                         { "SOURCE", packet->source }),
+                  "woken by %s from %s for port %u, %llu us after it came", packet->kind,
+                  packet->source, packet->local_port, (unsigned long long)usec);
 }
 
 void transition_forget(struct pod *pod)
@@ -488,6 +513,7 @@ void transition_forget(struct pod *pod)
 
     enter_thawing(pod, THAW_CHANGED, r, &error);
     pod->thawed = pod->restored = true;
+    waker_disarm(pod);
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     emit(pod, "gone", NULL, NULL);

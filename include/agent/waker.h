@@ -1,0 +1,45 @@
+/* From packets to wakes: what tells of them, and for which pods.
+ *
+ * Packets are told of by the trigger (BPF); where that cannot be had, by looking at the pods'
+ * accept queues a few times a second. Which of the two is said once at the start, in /readyz and
+ * in the metrics. */
+#pragma once
+
+#include "agent/trigger.h"
+
+enum trigger_means { TRIGGER_MEANS_BPF, TRIGGER_MEANS_POLL, TRIGGER_MEANS_NONE, TRIGGER_MEANS_N };
+extern const char *const trigger_means_names[];
+
+/* Networks to ignore, and then some. */
+#define WAKER_SOURCES_MAX 64
+
+struct waker_config {
+    enum { WAKER_AUTO, WAKER_BPF, WAKER_POLL, WAKER_OFF } wanted;
+    struct trigger_source ignored[WAKER_SOURCES_MAX];
+    unsigned n_ignored;
+    const char *kubelet_cgroup; /* path below the cgroup root, or NULL: the usual ones are tried */
+};
+
+struct freezer;
+struct pod;
+struct waker;
+struct waker_arm;
+
+/* config NULL: nothing wakes but calls. What was wanted and cannot be had is a failure; with
+ * WAKER_AUTO it is only said. */
+int waker_open(struct waker **ret, struct freezer *freezer, const struct waker_config *config,
+               struct error *error) MUST_CHECK;
+struct waker *waker_close(struct waker *waker);
+enum trigger_means waker_means(const struct waker *waker);
+
+/* Before the freeze. A pod that cannot be armed is frozen all the same; its status says so. */
+void waker_arm(struct pod *pod);
+
+/* After it: did something come just before? */
+void waker_look(struct pod *pod);
+
+/* Harmless when it is not armed. */
+void waker_disarm(struct pod *pod);
+
+/* The freezer's own. */
+struct waker *freezer_waker(const struct freezer *freezer);
