@@ -457,6 +457,26 @@ static void test_smuggling(void **state)
     assert_int_equal(handled, 0);
 }
 
+/* Right either way, and so read in two ways. */
+static void test_both_framings(void **state)
+{
+    static const char *const requests[] = {
+        "POST /note HTTP/1.1\r\n" HOST SECRET "Content-Length: 22\r\nTransfer-Encoding: chunked\r\n"
+        "\r\nc\r\n{\"text\":\"x\"}\r\n0\r\n\r\n",
+        "POST /note HTTP/1.1\r\n" HOST SECRET "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"
+        "\r\nc\r\n{\"text\":\"x\"}\r\n0\r\n\r\n",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+        struct http_client *client = http_world_tcp(*state);
+        http_client_say(client, requests[i]);
+        http_client_await_eof(client);
+        assert_int_equal(strncmp(client->in, "HTTP/1.1 400 ", 13), 0);
+        http_client_close(client);
+    }
+    assert_int_equal(handled, 0);
+}
+
 /* What one reader may take for a line's end, or for a chunk, and another not: accepted or not,
  * never more than what is there. */
 static void test_ambiguous(void **state)
@@ -706,6 +726,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_forbidden, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_caller, setup, teardown),
         cmocka_unit_test_setup_teardown(test_smuggling, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_both_framings, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ambiguous, setup, teardown),
         cmocka_unit_test_setup_teardown(test_http_1_0, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_get_has_no_body, setup, teardown),
