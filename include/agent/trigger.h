@@ -15,7 +15,8 @@
  * from ignored networks; connections that the kubelet itself opened, where its cgroup is known.
  *
  * Sources: net/ipv4/tcp_ipv4.c (tcp_filter), kernel/bpf/cgroup.c, bpf-helpers(7),
- * Documentation/bpf/map_cgroup_storage.rst. Loop thread only. */
+ * Documentation/bpf/map_cgroup_storage.rst. Loop thread only,
+ * but for trigger_attach. */
 #pragma once
 
 #include <stdbool.h>
@@ -25,7 +26,7 @@
 
 #include "agent/record.h"
 #include "agent/trigger_abi.h"
-#include "common/error.h"
+#include "common/worker.h"
 
 struct trigger;
 struct trigger_link;
@@ -49,6 +50,7 @@ struct trigger_event {
 
 struct trigger_config {
     sd_event *event;
+    struct worker_pool *pool; /* for what blocks */
     const struct trigger_source *ignored;
     unsigned n_ignored;
     int kubelet_fd; /* of the kubelet's cgroup, or -1; not taken */
@@ -61,12 +63,16 @@ int trigger_open(struct trigger **ret, const struct trigger_config *config,
                  struct error *error) MUST_CHECK;
 struct trigger *trigger_close(struct trigger *trigger);
 
-/* Attaches to the group and everything below it. on_packet gets `armed_for` until the link is
- * disarmed, at most once. */
-int trigger_arm(struct trigger *trigger, int group_fd, enum wake_on wake_on, void *armed_for,
-                struct trigger_link **ret, struct error *error) MUST_CHECK;
+/* A pod's link to the trigger: on_packet gets `armed_for`, at most once, from attach until disarm.
+ */
+int trigger_prepare(struct trigger *trigger, enum wake_on wake_on, void *armed_for,
+                    struct trigger_link **ret, struct error *error) MUST_CHECK;
 
-/* NULL-safe, returns NULL. */
+/* Attaches to the group and everything below it. Blocks for some milliseconds when it is the first
+ * on this kernel (its code is patched): the one function here that is for a worker, too. */
+int trigger_attach(struct trigger_link *link, int group_fd, struct error *error) MUST_CHECK;
+
+/* No event from here on; the program is detached on a worker. NULL-safe, returns NULL. */
 struct trigger_link *trigger_disarm(struct trigger_link *link);
 
 /* "192.0.2.1", "192.0.2.0/24", "2001:db8::/32". */

@@ -32,8 +32,10 @@ int waker_open(struct waker **ret, struct freezer *freezer, const struct waker_c
 struct waker *waker_close(struct waker *waker);
 enum trigger_means waker_means(const struct waker *waker);
 
-/* Before the freeze. A pod that cannot be armed is frozen all the same; its status says so. */
-void waker_arm(struct pod *pod);
+/* Before the freeze, on the loop; then on a worker, since attaching may block. A pod that cannot be
+ * armed is frozen all the same: calls thaw it. */
+void waker_prepare(struct pod *pod);
+void waker_attach(struct pod *pod);
 
 /* After it: did something come just before? */
 void waker_look(struct pod *pod);

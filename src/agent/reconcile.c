@@ -78,6 +78,8 @@ static enum reconcile_result roll_back(struct pod *pod, const char *why)
 static enum reconcile_result adopt(struct pod *pod)
 {
     pod->adopted = true;
+    waker_prepare(pod);
+    waker_attach(pod);
     transition_resume(pod);
     if (pod->state == POD_THAWING)
         return RECONCILE_ROLLED_BACK; /* a container has started meanwhile */

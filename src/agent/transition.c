@@ -103,12 +103,16 @@ static void submit_disk_job(struct pod *pod, void (*run)(struct worker_job *),
     worker_submit(config_of(pod)->disk, &pod->disk_job);
 }
 
+/* Then everything that may block is behind us: the trigger is armed before the freeze, so that no
+ * packet falls between. */
 static void write_record(struct worker_job *job)
 {
     struct pod *pod = container_of(job, struct pod, disk_job);
 
     pod->disk_result = store_put_text(config_of(pod)->store, uid_of(pod), pod->record_text,
                                       pod->record_len, &pod->disk_error);
+    if (pod->disk_result == 0)
+        waker_attach(pod);
 }
 
 static void remove_record(struct worker_job *job)
@@ -291,7 +295,6 @@ void transition_resume(struct pod *pod)
     pod->state = POD_FREEZING;
     pod->delay_usec = LOOK_FIRST_USEC;
     watcher_add(freezer_watcher(pod->freezer), pod);
-    waker_arm(pod);
     look(pod);
 }
 
@@ -303,7 +306,6 @@ static void apply(struct pod *pod)
     int r = pod_allow_swap(&pod->cgroups, &error);
     if (r == 0) {
         watcher_add(freezer_watcher(pod->freezer), pod);
-        waker_arm(pod);
         r = pod_freeze(&pod->cgroups, &error);
     }
     if (r == POD_E_CHANGED)
@@ -337,6 +339,7 @@ void transition_begin(struct pod *pod)
     int r = record_encode(&pod->cgroups.record, &pod->record_text, &pod->record_len, &error);
 
     pod->state = POD_FREEZING;
+    waker_prepare(pod);
     if (r < 0)
         roll_back(pod, r, &error);
     else
@@ -383,11 +386,11 @@ static void leave_step(struct pod *pod)
         pod->thawed = pod_thaw(&pod->cgroups, &error) == 0;
     if (!pod->restored)
         pod->restored = pod_restore_swap(&pod->cgroups, &error) == 0;
-    if (pod->thawed && pod->restored) {
-        if (!pod->disk_busy)
-            submit_disk_job(pod, remove_record, on_record_removed);
+    if (pod->thawed && pod->restored && !pod->disk_busy)
+        submit_disk_job(pod, remove_record, on_record_removed);
+    waker_disarm(pod); /* behind the record on the same worker: nobody waits for this */
+    if (pod->thawed && pod->restored)
         return;
-    }
     if (!pod->complained)
         log_error_with(FIELDS({ "POD", uid_of(pod) }, { "OP", "thaw" }), "%s; trying again",
                        error.msg);
@@ -477,7 +480,6 @@ void transition_leave(struct pod *pod, enum thaw_cause cause, int result, const 
     pod->thawed = pod->restored = !pod->touched;
     if (!pod->disk_busy)
         leave_step(pod);
-    waker_disarm(pod);
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     if (was_frozen)
@@ -513,7 +515,6 @@ void transition_forget(struct pod *pod)
 
     enter_thawing(pod, THAW_CHANGED, r, &error);
     pod->thawed = pod->restored = true;
-    waker_disarm(pod);
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     emit(pod, "gone", NULL, NULL);

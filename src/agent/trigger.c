@@ -20,7 +20,9 @@ struct trigger_link {
     UT_hash_handle hh; /* of the trigger, by serial */
     uint64_t serial;
     struct trigger *trigger;
-    struct bpf_link *link;
+    struct worker_job job; /* detaches */
+    int fd;                /* of the attachment: closing it detaches */
+    enum wake_on wake_on;
     void *armed_for;
 };
 
@@ -118,54 +120,68 @@ static int on_ring(sd_event_source *source, int fd, uint32_t revents, void *user
 
 /* ---- arming ---- */
 
-/* The state is made by the attachment, and comes up as zeroes: until the serial is in it the
- * program does nothing. */
-static int set_state(struct trigger *trigger, int group_fd, uint64_t serial, enum wake_on wake_on)
-{
-    struct trigger_state state = { .serial = serial, .mode = wake_on };
-    struct bpf_cgroup_storage_key key = { .attach_type = BPF_CGROUP_INET_INGRESS };
-    struct stat st;
-
-    if (fstat(group_fd, &st) < 0)
-        return -errno;
-    key.cgroup_inode_id = st.st_ino;
-    return bpf_map__update_elem(trigger->skeleton->maps.states, &key, sizeof key, &state,
-                                sizeof state, BPF_EXIST);
-}
-
-int trigger_arm(struct trigger *trigger, int group_fd, enum wake_on wake_on, void *armed_for,
-                struct trigger_link **ret, struct error *error)
+int trigger_prepare(struct trigger *trigger, enum wake_on wake_on, void *armed_for,
+                    struct trigger_link **ret, struct error *error)
 {
     struct trigger_link *link = calloc(1, sizeof *link);
 
     if (!link)
         return error_set(error, ENOMEM, "arm the trigger");
     link->trigger = trigger;
+    link->fd = -1;
+    link->wake_on = wake_on;
     link->armed_for = armed_for;
     link->serial = ++trigger->serial;
-    link->link = bpf_program__attach_cgroup(trigger->skeleton->progs.wake, group_fd);
-    if (!link->link) {
-        int r = error_set(error, errno, "attach the trigger to the pod's cgroup");
-        free(link);
-        return r;
-    }
     HASH_ADD(hh, trigger->links, serial, sizeof link->serial, link);
-    int r = set_state(trigger, group_fd, link->serial, wake_on);
-    if (r < 0) {
-        trigger_disarm(link);
-        return error_set(error, -r, "arm the trigger");
-    }
     *ret = link;
     return 0;
+}
+
+/* The state is made by the attachment, and holds zeroes or that of an earlier one: until our serial
+ * is in it no packet is told of as ours. */
+static int set_state(const struct trigger_link *link, int group_fd)
+{
+    struct trigger_state state = { .serial = link->serial, .mode = link->wake_on };
+    struct bpf_cgroup_storage_key key = { .attach_type = BPF_CGROUP_INET_INGRESS };
+    struct stat st;
+
+    if (fstat(group_fd, &st) < 0)
+        return -errno;
+    key.cgroup_inode_id = st.st_ino;
+    return bpf_map_update_elem(bpf_map__fd(link->trigger->skeleton->maps.states), &key, &state,
+                               BPF_EXIST);
+}
+
+int trigger_attach(struct trigger_link *link, int group_fd, struct error *error)
+{
+    int program = bpf_program__fd(link->trigger->skeleton->progs.wake);
+
+    link->fd = bpf_link_create(program, group_fd, BPF_CGROUP_INET_INGRESS, NULL);
+    if (link->fd < 0)
+        return error_set(error, -link->fd, "attach the trigger to the pod's cgroup");
+    int r = set_state(link, group_fd);
+    return r < 0 ? error_set(error, -r, "arm the trigger") : 0;
+}
+
+static void detach(struct worker_job *job)
+{
+    struct trigger_link *link = container_of(job, struct trigger_link, job);
+
+    link->fd = close_fd(link->fd);
+}
+
+static void detached(struct worker_job *job)
+{
+    free(container_of(job, struct trigger_link, job));
 }
 
 struct trigger_link *trigger_disarm(struct trigger_link *link)
 {
     if (link) {
         HASH_DEL(link->trigger->links, link);
-        bpf_link__destroy(link->link);
+        link->job = (struct worker_job){ .run = detach, .done = detached };
+        worker_submit(link->trigger->config.pool, &link->job);
     }
-    free(link);
     return NULL;
 }
 
@@ -261,8 +277,6 @@ int trigger_open(struct trigger **ret, const struct trigger_config *config, stru
 struct trigger *trigger_close(struct trigger *trigger)
 {
     if (trigger) {
-        while (trigger->links)
-            trigger_disarm(trigger->links);
         sd_event_source_disable_unref(trigger->source);
         ring_buffer__free(trigger->ring);
         bpf_link__destroy(trigger->kubelet);

@@ -33,7 +33,7 @@ static void on_packet(const struct trigger_event *event, void *armed_for)
     freezer_wake(armed_for, event);
 }
 
-void waker_arm(struct pod *pod)
+void waker_prepare(struct pod *pod)
 {
     struct waker *waker = freezer_waker(pod->freezer);
     enum wake_on wake_on = pod->cgroups.record.wake_on;
@@ -44,13 +44,21 @@ void waker_arm(struct pod *pod)
     struct waker_arm *arm = calloc(1, sizeof *arm);
     if (!arm)
         return;
-    if (trigger_arm(waker->trigger, pod->cgroups.pod_fd, wake_on, pod, &arm->link, &error) < 0) {
-        log_error_with(FIELDS({ "POD", pod->cgroups.record.pod_uid }),
-                       "%s: no packet will wake this pod", error.msg);
+    if (trigger_prepare(waker->trigger, wake_on, pod, &arm->link, &error) < 0) {
+        log_error_with(FIELDS({ "POD", pod->cgroups.record.pod_uid }), "%s, ignoring", error.msg);
         free(arm);
         return;
     }
     pod->arm = arm;
+}
+
+void waker_attach(struct pod *pod)
+{
+    struct error error = ERROR_INIT;
+
+    if (pod->arm && trigger_attach(pod->arm->link, pod->cgroups.pod_fd, &error) < 0)
+        log_error_with(FIELDS({ "POD", pod->cgroups.record.pod_uid }),
+                       "%s: no packet will wake this pod", error.msg);
 }
 
 void waker_look(struct pod *pod)
@@ -90,6 +98,7 @@ static int open_trigger(struct waker *waker, const struct waker_config *config, 
 {
     cleanup(close_p) int kubelet_fd = open_kubelet(waker, config->kubelet_cgroup);
     struct trigger_config trigger = { .event = freezer_config(waker->freezer)->event,
+                                      .pool = freezer_config(waker->freezer)->disk,
                                       .ignored = config->ignored,
                                       .n_ignored = config->n_ignored,
                                       .kubelet_fd = kubelet_fd,
