@@ -54,6 +54,9 @@ static inline bool cgroup_is_gone(int r)
 /* Identifies this very group for as long as the machine runs: a group made anew under the same name
  * has another. */
 int cgroup_inode(int group_fd, uint64_t *ret, struct error *error) MUST_CHECK;
+/* The same of a group below it, without opening that. */
+int cgroup_child_inode(int group_fd, const char *name, uint64_t *ret,
+                       struct error *error) MUST_CHECK;
 
 int cgroup_read(int group_fd, const char *file, char *buffer, size_t size,
                 struct error *error) MUST_CHECK;

@@ -137,6 +137,16 @@ int cgroup_inode(int group_fd, uint64_t *ret, struct error *error)
     return 0;
 }
 
+int cgroup_child_inode(int group_fd, const char *name, uint64_t *ret, struct error *error)
+{
+    struct stat st;
+
+    if (fstatat(group_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_set(error, errno, "stat cgroup %s", name);
+    *ret = st.st_ino;
+    return 0;
+}
+
 int cgroup_for_each_child(int group_fd,
                           int (*callback)(int group_fd, const char *name, void *userdata),
                           void *userdata, struct error *error)

@@ -390,11 +390,10 @@ static int find_stranger(int pod_fd, const char *name, void *userdata)
     char id[CONTAINER_ID_SIZE];
     uint64_t inode = 0;
 
-    int r = open_container(pod_fd, pod->systemd, name, id, &fd, &events, NULL);
-    if (r <= 0)
-        return r;
-    r = cgroup_inode(fd, &inode, NULL);
-    return r < 0 ? r : !is_recorded(pod, inode);
+    /* Most are known, and a sweep over a thousand pods looks at all of them. */
+    if (cgroup_child_inode(pod_fd, name, &inode, NULL) == 0 && is_recorded(pod, inode))
+        return 0;
+    return open_container(pod_fd, pod->systemd, name, id, &fd, &events, NULL);
 }
 
 int pod_find_stranger(const struct pod_cgroups *pod, bool *ret, struct error *error)
