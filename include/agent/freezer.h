@@ -92,8 +92,8 @@ struct pod {
     struct pod_cgroups cgroups;
 
     enum reclaim_state reclaim_state;
-    const char *reclaim_reason;           /* NULL, or why it stopped */
-    char reclaim_limit[CGROUP_PATH_SIZE]; /* the ancestor that forbids swap */
+    const char *reclaim_reason; /* NULL, or why it stopped */
+    char *reclaim_limit;        /* NULL, or the ancestor that forbids swap */
     struct reclaim *reclaim;
     struct reclaim_result reclaimed;
 

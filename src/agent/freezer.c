@@ -74,6 +74,7 @@ static void pod_free(struct pod *pod)
     sd_event_source_disable_unref(pod->timer);
     pod_clear(&pod->cgroups);
     free(pod->record_text);
+    free(pod->reclaim_limit);
     free(pod);
 }
 

@@ -171,6 +171,7 @@ static uint64_t memory_before(const struct pod *pod)
 static const char *explain_rest(struct pod *pod)
 {
     uint64_t rest = memory_now(pod);
+    char limit[CGROUP_PATH_SIZE];
     struct kernfile_meminfo info;
 
     if (rest < REST_BYTES || rest < memory_before(pod) / REST_SHARE)
@@ -181,8 +182,12 @@ static const char *explain_rest(struct pod *pod)
         if (info.swap_free < RECLAIM_CHUNK_MIN)
             return "swap_full";
     }
-    pod_find_swap_limit(&pod->cgroups, config_of(pod)->root, rest, pod->reclaim_limit);
-    return *pod->reclaim_limit ? "ancestor_limit" : NULL;
+    pod_find_swap_limit(&pod->cgroups, config_of(pod)->root, rest, limit);
+    if (!*limit)
+        return NULL;
+    free(pod->reclaim_limit);
+    pod->reclaim_limit = strdup(limit);
+    return "ancestor_limit";
 }
 
 static void finish_reclaim(struct pod *pod, const struct reclaim_result *result)
