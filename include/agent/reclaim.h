@@ -2,8 +2,8 @@
  *
  * One write of everything would be practically uninterruptible, would go on after a thaw, and would
  * hold up the removal of the group and with it every mkdir on the node. Chunks have the same
- * throughput. A chunk is made smaller when it blocks for longer than RECLAIM_TARGET_USEC, and
- * larger again up to the maximum when it does not.
+ * throughput. The first is small; a chunk is made smaller when it blocks for longer than
+ * RECLAIM_TARGET_USEC, and larger up to the maximum when it is far from that.
  *
  * The job owns copies of the fds: it can be left alone at any time, and the chunk that is in the
  * kernel then ends by itself. */
