@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "agent/kernfile.h"
 #include "common/error.h"
@@ -87,6 +88,10 @@ int cgroup_reclaim(int group_fd, uint64_t bytes, struct error *error) MUST_CHECK
 /* Is this group's only process a sandbox ("pause")? False when that cannot be told, as from another
  * PID namespace. */
 bool cgroup_is_sandbox(int group_fd);
+
+/* The first process of the group or, when it has none, of the groups below it (as many and as deep
+ * as limits.h allows a container). 0: there is none, or it is in another PID namespace. */
+pid_t cgroup_first_pid(int group_fd);
 
 /* Does this process itself live in this group? (Groups below it are not looked at.) */
 bool cgroup_holds_self(int group_fd);

@@ -268,9 +268,47 @@ int cgroup_reclaim(int group_fd, uint64_t bytes, struct error *error)
 
 /* ---- processes ---- */
 
-static int first_pid(int group_fd, char *procs, size_t size)
+/* The head of a list that may be long. */
+static pid_t own_first_pid(int group_fd)
 {
-    return cgroup_read(group_fd, "cgroup.procs", procs, size, NULL) == 0 ? atoi(procs) : 0;
+    cleanup(close_p) int fd = openat(group_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    char head[32] = "";
+
+    return fd >= 0 && read(fd, head, sizeof head - 1) > 0 ? atoi(head) : 0;
+}
+
+/* A container may have made any number of groups, and this is for the loop thread. */
+struct pid_search {
+    pid_t pid;
+    unsigned depth;
+    unsigned groups;
+};
+
+static int find_pid_below(int group_fd, const char *name, void *userdata)
+{
+    cleanup(close_p) int fd = -1;
+    struct pid_search *search = userdata;
+
+    if (++search->groups > CONTAINER_GROUPS_MAX || search->depth == CONTAINER_DEPTH_MAX)
+        return 1;
+    if (cgroup_open_child(group_fd, name, &fd, NULL) < 0)
+        return 0;
+    search->pid = own_first_pid(fd);
+    if (search->pid > 0)
+        return 1;
+    search->depth++;
+    int r = cgroup_for_each_child(fd, find_pid_below, search, NULL);
+    search->depth--;
+    return r > 0;
+}
+
+pid_t cgroup_first_pid(int group_fd)
+{
+    struct pid_search search = { .pid = own_first_pid(group_fd) };
+
+    if (search.pid <= 0 && cgroup_for_each_child(group_fd, find_pid_below, &search, NULL) < 0)
+        return 0;
+    return search.pid;
 }
 
 static bool is_one_line(const char *text)
@@ -283,7 +321,8 @@ static bool is_one_line(const char *text)
 bool cgroup_is_sandbox(int group_fd)
 {
     char procs[4096], path[64], comm[32] = "";
-    int pid = first_pid(group_fd, procs, sizeof procs);
+    int r = cgroup_read(group_fd, "cgroup.procs", procs, sizeof procs, NULL);
+    int pid = r == 0 ? atoi(procs) : 0;
 
     if (pid <= 0 || !is_one_line(procs))
         return false;
