@@ -42,7 +42,13 @@ enum freezer_outcome {
 enum pod_state { POD_FREEZING, POD_FROZEN, POD_THAWING, POD_RUNNING };
 extern const char *const pod_state_names[];
 
-enum reclaim_state { RECLAIM_NONE, RECLAIM_RUNNING, RECLAIM_DONE, RECLAIM_STOPPED };
+enum reclaim_state {
+    RECLAIM_NONE,
+    RECLAIM_WAITING,
+    RECLAIM_RUNNING,
+    RECLAIM_DONE,
+    RECLAIM_STOPPED
+};
 extern const char *const reclaim_state_names[];
 
 /* Why a pod left the frozen state. */
@@ -65,6 +71,7 @@ struct freeze_request {
     char group[GROUP_SIZE];
     uint64_t generation; /* 0: none */
     enum reclaim_mode reclaim;
+    uint64_t reclaim_after; /* seconds; with RECLAIM_BACKGROUND only */
     enum wake_on wake_on;
 };
 

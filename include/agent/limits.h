@@ -51,6 +51,9 @@
 #define CONNECTION_IDLE_SEC 10
 #define STREAMS_MAX         64
 
+/* The longest that reclaim can be put off: a week, in seconds. */
+#define RECLAIM_AFTER_MAX (7 * 24 * 3600)
+
 /* A freeze that waits for its reclaim is answered with what is known after this. */
 #define RECLAIM_WAIT_USEC (600 * USEC_PER_SEC)
 

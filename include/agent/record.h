@@ -42,6 +42,7 @@ struct record {
     char group[GROUP_SIZE]; /* "" for none */
     uint64_t generation;    /* 0 for none */
     enum reclaim_mode reclaim;
+    uint64_t reclaim_after; /* seconds, with RECLAIM_BACKGROUND */
     enum wake_on wake_on;
     uint64_t frozen_at_usec;             /* CLOCK_REALTIME */
     struct record_container *containers; /* owned */

@@ -22,6 +22,9 @@ void transition_leave(struct pod *pod, enum thaw_cause cause, int result,
 /* The same for a packet; what is told of it says where from, and how long it took. */
 void transition_wake(struct pod *pod, const struct trigger_event *packet);
 
+/* Reclaim that was put off begins now. Harmless to every other pod. */
+void transition_reclaim(struct pod *pod);
+
 /* Somebody waits for the end of a thaw: answer soon, and try again soon what failed. */
 void transition_hurry(struct pod *pod);
 

@@ -168,6 +168,10 @@ static const struct schema_field freeze_fields[] = {
       .type = SCHEMA_ENUM,
       .offset = offsetof(struct freeze_request, reclaim),
       .names = reclaim_mode_names },
+    { .name = "reclaim_after",
+      .type = SCHEMA_UINT,
+      .offset = offsetof(struct freeze_request, reclaim_after),
+      .max = RECLAIM_AFTER_MAX },
     { .name = "wake_on",
       .type = SCHEMA_ENUM,
       .offset = offsetof(struct freeze_request, wake_on),
@@ -186,8 +190,14 @@ static void handle_freeze(struct http_request *request, const void *args, void *
 {
     const struct freeze_request *freeze = args;
     struct api *api = userdata;
-    struct call *call = call_new(api, request, freeze->pod_uid);
+    struct call *call;
 
+    if (freeze->reclaim_after && freeze->reclaim != RECLAIM_BACKGROUND) {
+        http_reply_problem(request, 400, "bad_request", NULL,
+                           "field \"reclaim_after\" goes with \"reclaim\": \"background\" only");
+        return;
+    }
+    call = call_new(api, request, freeze->pod_uid);
     if (!call)
         return;
     freezer_freeze(api->config.freezer, freeze, &call->waiter);

@@ -4,8 +4,10 @@
 
 #include "agent/history.h"
 #include "agent/limits.h"
+#include "agent/pressure.h"
 #include "agent/transition.h"
 #include "agent/watch.h"
+#include "common/log.h"
 #include "common/loop.h"
 
 const char *const pod_state_names[] = { [POD_FREEZING] = "freezing",
@@ -14,6 +16,7 @@ const char *const pod_state_names[] = { [POD_FREEZING] = "freezing",
                                         [POD_RUNNING] = "running" };
 
 const char *const reclaim_state_names[] = { [RECLAIM_NONE] = "none",
+                                            [RECLAIM_WAITING] = "waiting",
                                             [RECLAIM_RUNNING] = "running",
                                             [RECLAIM_DONE] = "done",
                                             [RECLAIM_STOPPED] = "stopped" };
@@ -32,6 +35,7 @@ struct freezer {
     struct freezer_config config;
     struct history *history;
     struct waker *waker;
+    struct pressure *pressure; /* NULL where the kernel does not tell */
     struct watcher *watcher;
     struct pod *pods;
     uint64_t serial; /* of the newest */
@@ -40,6 +44,23 @@ struct freezer {
 };
 
 /* ---- the object ---- */
+
+/* The node is short of memory: what was put off is done now. */
+static void on_pressure(void *userdata)
+{
+    struct freezer *freezer = userdata;
+
+    for (struct pod *pod = freezer->pods; pod; pod = pod->hh.next)
+        transition_reclaim(pod);
+}
+
+static void open_pressure(struct freezer *freezer)
+{
+    struct error error = ERROR_INIT;
+
+    if (pressure_open(&freezer->pressure, freezer->config.event, on_pressure, freezer, &error) < 0)
+        log_info("%s: reclaim that was put off is not done earlier under pressure", error.msg);
+}
 
 int freezer_open(struct freezer **ret, const struct freezer_config *config, struct error *error)
 {
@@ -59,6 +80,7 @@ int freezer_open(struct freezer **ret, const struct freezer_config *config, stru
         freezer_close(freezer);
         return r;
     }
+    open_pressure(freezer);
     *ret = freezer;
     return 0;
 }
@@ -86,6 +108,7 @@ struct freezer *freezer_close(struct freezer *freezer)
         return NULL;
     HASH_ITER(hh, freezer->pods, pod, next)
     pod_free(pod);
+    pressure_close(freezer->pressure);
     waker_close(freezer->waker);
     watcher_close(freezer->watcher);
     history_close(freezer->history);
@@ -365,6 +388,7 @@ static void begin(struct freezer *freezer, struct freezer_waiter *waiter)
     strcpy(record->group, request->group);
     record->generation = request->generation;
     record->reclaim = request->reclaim;
+    record->reclaim_after = request->reclaim_after;
     record->wake_on = request->wake_on;
     record->frozen_at_usec = events_now_usec();
 

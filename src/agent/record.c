@@ -96,10 +96,11 @@ static json_t *record_to_json(const struct record *record)
 
     for (unsigned i = 0; i < record->n_containers; i++)
         json_array_append_new(containers, container_to_json(&record->containers[i]));
-    return json_pack("{si ss ss ss sI ss ss sI so}", "version", RECORD_VERSION, "pod_uid",
+    return json_pack("{si ss ss ss sI ss sI ss sI so}", "version", RECORD_VERSION, "pod_uid",
                      record->pod_uid, "boot_id", record->boot_id, "group", record->group,
                      "generation", (json_int_t)record->generation, "reclaim",
-                     reclaim_mode_names[record->reclaim], "wake_on", wake_on_names[record->wake_on],
+                     reclaim_mode_names[record->reclaim], "reclaim_after",
+                     (json_int_t)record->reclaim_after, "wake_on", wake_on_names[record->wake_on],
                      "frozen_at_usec", (json_int_t)record->frozen_at_usec, "containers",
                      containers);
 }
@@ -194,14 +195,15 @@ static bool container_from_json(struct record *record, json_t *json)
 static bool record_from_json(struct record *record, json_t *json)
 {
     const char *uid, *boot_id, *group, *reclaim, *wake_on;
-    json_int_t generation, frozen_at;
+    json_int_t generation, reclaim_after, frozen_at;
     json_t *containers, *item;
     int reclaim_mode, wake_mode;
     size_t i;
 
-    if (json_unpack(json, "{ss ss ss sI ss ss sI so}", "pod_uid", &uid, "boot_id", &boot_id,
-                    "group", &group, "generation", &generation, "reclaim", &reclaim, "wake_on",
-                    &wake_on, "frozen_at_usec", &frozen_at, "containers", &containers) < 0)
+    if (json_unpack(json, "{ss ss ss sI ss sI ss sI so}", "pod_uid", &uid, "boot_id", &boot_id,
+                    "group", &group, "generation", &generation, "reclaim", &reclaim,
+                    "reclaim_after", &reclaim_after, "wake_on", &wake_on, "frozen_at_usec",
+                    &frozen_at, "containers", &containers) < 0)
         return false;
     if (layout_check_uid(uid) || !find_name(reclaim_mode_names, reclaim, &reclaim_mode) ||
         !find_name(wake_on_names, wake_on, &wake_mode) ||
@@ -212,6 +214,7 @@ static bool record_from_json(struct record *record, json_t *json)
     record->reclaim = (enum reclaim_mode)reclaim_mode;
     record->wake_on = (enum wake_on)wake_mode;
     record->generation = (uint64_t)generation;
+    record->reclaim_after = (uint64_t)reclaim_after;
     record->frozen_at_usec = (uint64_t)frozen_at;
     json_array_foreach(containers, i, item) if (!container_from_json(record, item)) return false;
     return record->n_containers > 0;

@@ -80,6 +80,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     (void)usec;
     if (pod->state == POD_FREEZING)
         look(pod);
+    else if (pod->state == POD_FROZEN)
+        transition_reclaim(pod);
     else if (pod->state == POD_THAWING)
         on_leave_timer(pod);
     return 0;
@@ -235,6 +237,29 @@ static void start_reclaim(struct pod *pod)
     pod->reclaim_state = RECLAIM_RUNNING;
 }
 
+void transition_reclaim(struct pod *pod)
+{
+    if (pod->state == POD_FROZEN && pod->reclaim_state == RECLAIM_WAITING)
+        start_reclaim(pod);
+}
+
+/* Now, or in a while: a pod that is woken before that pays nothing at all. */
+static void plan_reclaim(struct pod *pod)
+{
+    const struct record *record = &pod->cgroups.record;
+    uint64_t due = record->frozen_at_usec + record->reclaim_after * USEC_PER_SEC;
+    uint64_t now = events_now_usec();
+
+    if (record->reclaim == RECLAIM_OFF)
+        return;
+    if (due <= now) {
+        start_reclaim(pod);
+        return;
+    }
+    pod->reclaim_state = RECLAIM_WAITING;
+    set_timer(pod, due - now);
+}
+
 static void become_frozen(struct pod *pod)
 {
     pod->state = POD_FROZEN;
@@ -246,8 +271,7 @@ static void become_frozen(struct pod *pod)
         log_info_with(FIELDS({ "POD", uid_of(pod) }, { "OP", "freeze" }), "frozen in %.2f ms",
                       to_msec(pod->freeze_usec));
     }
-    if (pod->cgroups.record.reclaim != RECLAIM_OFF)
-        start_reclaim(pod);
+    plan_reclaim(pod);
     waker_look(pod);
     freezer_answer(pod, pod->reclaim_state == RECLAIM_RUNNING ? FOR_FROZEN : FOR_FREEZE, 0, NULL);
 }
@@ -450,7 +474,7 @@ static void tell_thawed(struct pod *pod, enum thaw_cause cause, uint64_t started
 static void stop_reclaim(struct pod *pod)
 {
     pod->reclaim = reclaim_stop(pod->reclaim, &pod->reclaimed);
-    if (pod->reclaim_state == RECLAIM_RUNNING) {
+    if (pod->reclaim_state == RECLAIM_RUNNING || pod->reclaim_state == RECLAIM_WAITING) {
         pod->reclaim_state = RECLAIM_STOPPED;
         pod->reclaim_reason = "thawed";
     }
