@@ -96,6 +96,16 @@ pid_t cgroup_first_pid(int group_fd);
 /* Does this process itself live in this group? (Groups below it are not looked at.) */
 bool cgroup_holds_self(int group_fd);
 
+/* The processes of a group and of those below it: at most `max`, their number is returned. Those of
+ * a PID namespace that we do not see into are 0. */
+unsigned cgroup_list_pids(int group_fd, pid_t *pids, unsigned max);
+
+/* How many bytes may be charged to a group before it, or one below it, comes near memory.high or
+ * memory.max: a margin is left for what the app itself needs meanwhile. KERNFILE_MAX where nothing
+ * is limited. cgroup_own_room leaves out what is below. */
+uint64_t cgroup_room(int group_fd);
+uint64_t cgroup_own_room(int group_fd);
+
 /* Adds an inotify watch to the group's directory (file NULL) or to one of its files. Returns the
  * watch descriptor or -errno. Needs /proc. */
 int cgroup_watch(int inotify_fd, int group_fd, const char *file, uint32_t mask,

@@ -68,3 +68,8 @@
 
 /* Writes of memory.swap.max = max against somebody who sets it back, per container and freeze. */
 #define DRIFT_HEALS_MAX 16
+
+/* What a prefetch leaves free below a group's memory.high or memory.max, for what the app allocates
+ * in the meantime: a sixteenth, and at least what one step can charge twice over. */
+#define CHARGE_MARGIN_SHARE 16
+#define CHARGE_MARGIN_MIN   ((uint64_t)16 << 20)

@@ -350,6 +350,114 @@ bool cgroup_holds_self(int group_fd)
     return found;
 }
 
+/* ---- a group and those below it ---- */
+
+/* Visits a group's own files, then those of its children, not deeper and not more than we have
+ * bounds for. */
+struct subtree {
+    int (*visit)(int group_fd, void *userdata);
+    void *userdata;
+    unsigned depth, groups;
+};
+
+static int visit_child(int group_fd, const char *name, void *userdata);
+
+static int visit_subtree(struct subtree *subtree, int group_fd)
+{
+    if (++subtree->groups > CONTAINER_GROUPS_MAX || subtree->depth > CONTAINER_DEPTH_MAX)
+        return 0;
+    int r = subtree->visit(group_fd, subtree->userdata);
+    if (r != 0)
+        return r;
+    subtree->depth++;
+    r = cgroup_for_each_child(group_fd, visit_child, subtree, NULL);
+    subtree->depth--;
+    return r;
+}
+
+static int visit_child(int group_fd, const char *name, void *userdata)
+{
+    cleanup(close_p) int fd = -1;
+
+    return cgroup_open_child(group_fd, name, &fd, NULL) < 0 ? 0 : visit_subtree(userdata, fd);
+}
+
+struct pid_list {
+    pid_t *pids;
+    unsigned n, max;
+};
+
+/* A threaded group has no list of processes (EOPNOTSUPP): they are in the one above. */
+static int list_pids(int group_fd, void *userdata)
+{
+    struct pid_list *list = userdata;
+    int fd = openat(group_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "re");
+    cleanup(free_p) char *line = NULL;
+    size_t size = 0;
+
+    if (!file) {
+        close_fd(fd);
+        return 0;
+    }
+    while (list->n < list->max && getline(&line, &size, file) > 0)
+        list->pids[list->n++] = atoi(line);
+    fclose(file);
+    return list->n == list->max;
+}
+
+unsigned cgroup_list_pids(int group_fd, pid_t *pids, unsigned max)
+{
+    struct pid_list list = { .pids = pids, .max = max };
+    struct subtree subtree = { .visit = list_pids, .userdata = &list };
+
+    visit_subtree(&subtree, group_fd);
+    return list.n;
+}
+
+/* What may be charged before `file` is reached. */
+static uint64_t room_below(int group_fd, const char *file)
+{
+    uint64_t limit, used;
+
+    if (cgroup_read_value(group_fd, file, &limit, NULL) < 0 || limit == KERNFILE_MAX ||
+        cgroup_read_value(group_fd, "memory.current", &used, NULL) < 0)
+        return KERNFILE_MAX;
+    uint64_t margin = limit / CHARGE_MARGIN_SHARE;
+    if (margin < CHARGE_MARGIN_MIN)
+        margin = CHARGE_MARGIN_MIN;
+    return limit > used + margin ? limit - used - margin : 0;
+}
+
+static int take_least_room(int group_fd, void *userdata)
+{
+    uint64_t *least = userdata;
+    uint64_t max = room_below(group_fd, "memory.max"), high = room_below(group_fd, "memory.high");
+
+    if (max < *least)
+        *least = max;
+    if (high < *least)
+        *least = high;
+    return 0;
+}
+
+uint64_t cgroup_room(int group_fd)
+{
+    uint64_t least = KERNFILE_MAX;
+    struct subtree subtree = { .visit = take_least_room, .userdata = &least };
+
+    visit_subtree(&subtree, group_fd);
+    return least;
+}
+
+uint64_t cgroup_own_room(int group_fd)
+{
+    uint64_t least = KERNFILE_MAX;
+
+    take_least_room(group_fd, &least);
+    return least;
+}
+
 /* ---- watches ---- */
 
 int cgroup_watch(int inotify_fd, int group_fd, const char *file, uint32_t mask, struct error *error)
