@@ -58,6 +58,9 @@ $(BUILD)/%.o: %.c Makefile VERSION
 $(BUILD)/tests/unit/test_file: WRAP := openat write fsync renameat unlinkat readdir
 $(BUILD)/tests/unit/test_log: WRAP := access sd_journal_sendv
 $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
+# The fake kernel and the fake disk of tests/support/fake_calls.h.
+FAKED := $(patsubst %,$(BUILD)/tests/unit/test_%,api freezer pod reclaim reconcile selftest watch)
+$(FAKED): WRAP := write file_replace file_remove
 
 # ---- BPF: compiled by clang whatever compiles the rest, embedded as a skeleton ----
 
