@@ -108,7 +108,7 @@ struct pod {
     uint64_t freeze_usec;    /* from then to "frozen 1" */
     bool adopted;            /* from a record of an earlier run */
     bool touched;            /* something of its cgroups was (or may have been) written */
-    unsigned heals;          /* of memory.swap.max */
+    unsigned char heals[POD_CONTAINERS_MAX]; /* of memory.swap.max */
 
     struct freezer_waiter *waiters;
     sd_event_source *timer; /* the next look while freezing, the next try while thawing */
@@ -139,6 +139,7 @@ struct freezer_config {
     struct store *store;
     struct worker_pool *disk;
     struct worker_pool *reclaimers;
+    struct worker_pool *lookers; /* at sockets; one thread */
     struct events *events;
     struct metrics *metrics;
     const struct waker_config *waker;

@@ -568,13 +568,13 @@ static void heal_swap_max(struct pod *pod)
 
     for (unsigned i = 0; i < pod->cgroups.record.n_containers; i++) {
         bool changed = false;
-        if (pod->heals >= DRIFT_HEALS_MAX)
-            return;
+        if (pod->heals[i] >= DRIFT_HEALS_MAX)
+            continue;
         if (pod_allow_swap_again(&pod->cgroups, i, &changed, &error) < 0)
             log_warning_with(FIELDS({ "POD", uid_of(pod) }), "%s, ignoring", error.msg);
         if (!changed)
             continue;
-        pod->heals++;
+        pod->heals[i]++;
         tell_drift(pod, STAT_DRIFT_SWAP_MAX, CGROUP_SWAP_MAX,
                    "somebody set it while the pod was frozen; set back to max");
     }
