@@ -413,8 +413,8 @@ static void leave_step(struct pod *pod)
 
     if (!pod->thawed)
         pod->thawed = pod_thaw(&pod->cgroups, &error) == 0;
-    if (!pod->restored)
-        pod->restored = pod_restore_swap(&pod->cgroups, &error) == 0;
+    if (!pod->restored) /* of two failures the one that keeps the app from running is told */
+        pod->restored = pod_restore_swap(&pod->cgroups, pod->thawed ? &error : NULL) == 0;
     if (pod->thawed && pod->restored && !pod->disk_busy)
         submit_disk_job(pod, remove_record, on_record_removed);
     waker_disarm(pod); /* behind the record on the same worker: nobody waits for this */
@@ -440,10 +440,9 @@ static void answer_thaw(struct pod *pod)
 
 static void on_leave_timer(struct pod *pod)
 {
+    if (!pod->disk_busy)
+        leave_step(pod);
     answer_thaw(pod);
-    if (pod->disk_busy)
-        return;
-    leave_step(pod);
     if (pod->disk_busy)
         return;
     freezer_answer(pod, WAITERS(WAITS_TO_FREEZE), -EIO, &pod->thaw_error);
