@@ -14,6 +14,12 @@ void transition_begin(struct pod *pod);
  * adopted pod. */
 void transition_resume(struct pod *pod);
 
+/* It is on its way out, or out and only not yet forgotten. */
+static inline bool transition_is_leaving(const struct pod *pod)
+{
+    return pod->state == POD_THAWING || pod->state == POD_RUNNING;
+}
+
 /* Thaws now. Those who wait for the freeze get `result` and `error` (a pod that was frozen already
  * gives them 0). Does nothing when the pod is on its way already. */
 void transition_leave(struct pod *pod, enum thaw_cause cause, int result,

@@ -410,7 +410,7 @@ static void freeze_known(struct pod *pod, struct freezer_waiter *waiter)
 
     if (pod->state == POD_FROZEN)
         transition_check(pod); /* the cgroup is the truth; this may thaw the rest */
-    if (pod->state == POD_THAWING)
+    if (transition_is_leaving(pod))
         join(pod, waiter, WAITS_TO_FREEZE, false);
     else if (pod->state == POD_FREEZING || (wait && pod->reclaim_state == RECLAIM_RUNNING))
         join(pod, waiter, wait ? WAITS_FOR_RECLAIM : WAITS_FOR_FROZEN, true);
@@ -499,7 +499,7 @@ static void wake_group(struct pod *woken)
 
 void freezer_wake(struct pod *pod, const struct trigger_event *packet)
 {
-    if (pod->state == POD_THAWING)
+    if (transition_is_leaving(pod))
         return;
     history_count_wake(pod->freezer->history, pod->cgroups.record.pod_uid, loop_now_usec());
     transition_wake(pod, packet);

@@ -502,7 +502,7 @@ void transition_leave(struct pod *pod, enum thaw_cause cause, int result, const 
 {
     uint64_t started = loop_now_usec();
 
-    if (pod->state == POD_THAWING)
+    if (transition_is_leaving(pod))
         return;
     bool was_frozen = enter_thawing(pod, cause, result, error);
     pod->thawed = pod->restored = !pod->touched;
@@ -536,7 +536,7 @@ void transition_wake(struct pod *pod, const struct trigger_event *packet)
 
 void transition_forget(struct pod *pod)
 {
-    if (pod->state == POD_THAWING)
+    if (transition_is_leaving(pod))
         return;
     struct error error = ERROR_INIT;
     int r = error_outcome(&error, FREEZER_E_CONFLICT, "the pod went away");
