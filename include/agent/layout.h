@@ -30,6 +30,7 @@ struct layout *layout_close(struct layout *layout);
 
 /* Searches for roots again (a kubelet that started after us). */
 int layout_refresh(struct layout *layout, struct error *error) MUST_CHECK;
+const struct cgroup_root *layout_cgroups(const struct layout *layout);
 unsigned layout_n_roots(const struct layout *layout);
 const char *layout_root_path(const struct layout *layout, unsigned i);
 

@@ -10,7 +10,7 @@
 
 struct pod_container {
     int fd;       /* of its group; -1 when the container is gone */
-    bool foreign; /* it, or a group above it, was frozen when we discovered it */
+    bool foreign; /* cgroup.freeze of it, or of a group above it, was 1 when we discovered it */
 };
 
 /* The containers of `record` and of `containers` correspond by index. */

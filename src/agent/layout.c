@@ -184,6 +184,11 @@ struct layout *layout_close(struct layout *layout)
     return NULL;
 }
 
+const struct cgroup_root *layout_cgroups(const struct layout *layout)
+{
+    return layout->cgroups;
+}
+
 unsigned layout_n_roots(const struct layout *layout)
 {
     return layout->n_roots;

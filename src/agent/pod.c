@@ -67,6 +67,7 @@ static int walk_child(int group_fd, const char *name, void *userdata)
 struct discovery {
     struct pod_cgroups *pod;
     const struct layout_pod *place;
+    bool frozen_above;
     struct error *error;
 };
 
@@ -150,13 +151,40 @@ static int discover_child(int pod_fd, const char *name, void *userdata)
         close_fd(fd);
         return r;
     }
-    return discover_container(discovery, name, id, fd, requested || events.frozen);
+    return discover_container(discovery, name, id, fd, requested || discovery->frozen_above);
 }
 
-static int discover_containers(struct pod_cgroups *pod, const struct layout_pod *place,
-                               struct error *error)
+static bool is_asked_to_freeze(const struct cgroup_root *root, const char *path)
+{
+    cleanup(close_p) int fd = -1;
+    bool requested = false;
+
+    return cgroup_open(root, path, &fd, NULL) == 0 &&
+           cgroup_read_freeze(fd, &requested, NULL) == 0 && requested;
+}
+
+/* The pod's group, or one above it. "frozen 1" would not tell: after a thaw it lasts until the
+ * first task has run. */
+static bool is_frozen_above(const struct cgroup_root *root, const char *pod_path)
+{
+    char path[CGROUP_PATH_SIZE], *slash;
+
+    snprintf(path, sizeof path, "%s", pod_path);
+    while (!is_asked_to_freeze(root, path)) {
+        slash = strrchr(path, '/');
+        if (!slash)
+            return false;
+        *slash = '\0';
+    }
+    return true;
+}
+
+static int discover_containers(struct pod_cgroups *pod, const struct layout *layout,
+                               const struct layout_pod *place, struct error *error)
 {
     struct discovery discovery = { .pod = pod, .place = place, .error = error };
+
+    discovery.frozen_above = is_frozen_above(layout_cgroups(layout), place->path);
     int r = cgroup_for_each_child(pod->pod_fd, discover_child, &discovery, error);
 
     if (cgroup_is_gone(r))
@@ -178,7 +206,7 @@ int pod_discover(struct pod_cgroups *ret, const struct layout *layout, const cha
     pod.pod_fd = place.fd;
     pod.systemd = place.systemd;
     snprintf(pod.record.pod_uid, sizeof pod.record.pod_uid, "%s", uid);
-    r = discover_containers(&pod, &place, error);
+    r = discover_containers(&pod, layout, &place, error);
     if (r != 0 && r != POD_E_EMPTY) {
         pod_clear(&pod);
         return r;

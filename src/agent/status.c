@@ -18,7 +18,7 @@ static uint64_t read_or_zero(int fd, const char *file)
 }
 
 /* After a thaw "frozen 1" lasts until the first task has moved; with the request taken back here
- * and at the pod, that is only a matter of time. */
+ * and above, that is only a matter of time. */
 static bool is_frozen(const struct pod_cgroups *cgroups, unsigned i)
 {
     int fd = cgroups->containers[i].fd;
@@ -27,6 +27,8 @@ static bool is_frozen(const struct pod_cgroups *cgroups, unsigned i)
 
     if (fd < 0 || cgroup_read_events(fd, &events, NULL) < 0 || !events.frozen)
         return false;
+    if (cgroups->containers[i].foreign)
+        return true;
     if (cgroup_read_freeze(fd, &requested, NULL) == 0 && requested)
         return true;
     return cgroups->pod_fd >= 0 && cgroup_read_freeze(cgroups->pod_fd, &requested, NULL) == 0 &&
