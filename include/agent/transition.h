@@ -34,7 +34,8 @@ void transition_reclaim(struct pod *pod);
 /* Somebody waits for the end of a thaw: answer soon, and try again soon what failed. */
 void transition_hurry(struct pod *pod);
 
-/* Every container is gone: nothing to thaw, only to forget. */
+/* Every container is gone, or has no process: groups that are still there are thawed, so that
+ * nothing is born frozen in them, and the pod is forgotten. */
 void transition_forget(struct pod *pod);
 
 /* Compares the pod with its cgroups and acts on what differs: all gone, thawed by somebody else, a

@@ -87,14 +87,25 @@ static enum reconcile_result adopt(struct pod *pod)
     return RECONCILE_ADOPTED;
 }
 
+/* Groups without processes: what starts in them next must not be born frozen. */
+static void thaw_leftovers(const struct pod_cgroups *cgroups)
+{
+    struct error error = ERROR_INIT;
+
+    if (pod_thaw(cgroups, &error) < 0 || pod_restore_swap(cgroups, &error) < 0)
+        log_error_with(FIELDS({ "POD", cgroups->record.pod_uid }), "%s, ignoring", error.msg);
+}
+
 static enum reconcile_result settle(struct pass *pass, struct pod_cgroups *cgroups,
                                     const struct pod_truth *truth)
 {
     unsigned expected = cgroups->record.n_containers;
 
-    if (truth->present == 0)
+    if (truth->present == 0) {
+        thaw_leftovers(cgroups);
         return drop(pass->config->store, cgroups->record.pod_uid, RECONCILE_GONE,
                     "no container is left");
+    }
     struct pod *pod = freezer_insert(pass->freezer, cgroups);
     if (!pod)
         return RECONCILE_FAILED;

@@ -542,7 +542,7 @@ void transition_forget(struct pod *pod)
     int r = error_outcome(&error, FREEZER_E_CONFLICT, "the pod went away");
 
     enter_thawing(pod, THAW_CHANGED, r, &error);
-    pod->thawed = pod->restored = true;
+    pod->thawed = pod->restored = !pod->touched;
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     emit(pod, "gone", NULL, NULL);
