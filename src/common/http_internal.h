@@ -77,6 +77,7 @@ struct http_listener {
 struct http_connection {
     TAILQ_ENTRY(http_connection) link;
     struct http_listener *listener;
+    struct http_request *request;  /* that has begun, or NULL */
     struct http_connections *list; /* that it is in, or NULL */
     uint64_t since;                /* of entering it, CLOCK_MONOTONIC */
     bool shut;
@@ -138,9 +139,10 @@ bool http_socket_is_loopback(const struct sockaddr *address);
 
 /* ---- http_request.c ---- */
 
+/* Becomes, and no longer is, the connection's request. */
 struct http_request *http_request_new(struct http_connection *connection,
                                       struct MHD_Connection *mhd, const char *uri);
-void http_request_free(struct http_request *request);
+struct http_request *http_request_free(struct http_request *request);
 
 /* libmicrohttpd's access handler for a request: called with the head, for each piece of the body,
  * after the last, and when the connection was resumed. */

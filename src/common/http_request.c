@@ -399,6 +399,7 @@ struct http_request *http_request_new(struct http_connection *connection,
     if (!request)
         return NULL;
 
+    connection->request = request;
     request->server = connection->listener->server;
     request->connection = connection;
     request->mhd = mhd;
@@ -407,14 +408,19 @@ struct http_request *http_request_new(struct http_connection *connection,
     return request;
 }
 
-void http_request_free(struct http_request *request)
+struct http_request *http_request_free(struct http_request *request)
 {
+    if (!request)
+        return NULL;
+
+    request->connection->request = NULL;
     if (request->held)
         TAILQ_REMOVE(&request->server->held, request, link);
     if (request->response)
         MHD_destroy_response(request->response);
     free(request->body);
     free(request);
+    return NULL;
 }
 
 /* Suspends the connection until there is an answer, or gives the answer to libmicrohttpd. */

@@ -139,6 +139,7 @@ static void connection_free(struct http_connection *connection)
 {
     struct http_listener *listener = connection->listener;
 
+    http_request_free(connection->request);
     if (!connection->shut)
         listener->n_connections--;
     http_connection_move(connection, NULL);
@@ -163,9 +164,14 @@ static void *on_request_line(void *userdata, const char *uri, struct MHD_Connect
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct http_connection *connection = info ? info->socket_context : NULL;
 
     (void)userdata;
-    return info && info->socket_context ? http_request_new(info->socket_context, mhd, uri) : NULL;
+    if (!connection)
+        return NULL;
+    /* Of a request line that it has no memory for, libmicrohttpd 0.9 does not tell the end. */
+    http_request_free(connection->request);
+    return http_request_new(connection, mhd, uri);
 }
 
 static enum MHD_Result on_access(void *userdata, struct MHD_Connection *mhd, const char *path,
