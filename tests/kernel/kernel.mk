@@ -4,7 +4,7 @@ WORKLOADS  := $(patsubst tests/support/workload/%.c,$(BUILD)/tests/workload/%,$(
 # Python's caches go nowhere: in the guest they would be lost, on the host they would litter.
 # /usr/bin/python3, because another one may come first on the PATH that has no pytest.
 PYTEST     := TORPOR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
-              /usr/bin/python3 -m pytest -p no:cacheprovider -q
+              /usr/bin/python3 -m pytest -p no:cacheprovider
 KERNEL     ?= tests/kernel
 
 $(BUILD)/tests/workload/%: tests/support/workload/%.c
@@ -23,10 +23,14 @@ workloads: $(WORKLOADS)
 kernel: all workloads ## the suite on a real kernel, in a guest (KERNEL=tests/kernel/test_x.py for one)
 	REQUIRE_KERNEL=1 tests/kernel/guest --timeout 900 -- env $(PYTEST) $(KERNEL)
 
+.PHONY: guest-test
+guest-test: ## is the guest what its tests take it for?
+	$(PYTEST) tests/support/test_guest.py
+
 .PHONY: kernel-host
 kernel-host: all workloads ## the suite on this machine's own kernel, as root (skips what it lacks)
 	$(PYTEST) $(KERNEL)
 
 .PHONY: demo
 demo: ## freeze and thaw a Vite dev server before your eyes (KEEP=1 leaves a shell)
-	@KEEP=$(KEEP) tests/kernel/demo.sh
+	@KEEP=$(KEEP) TORPOR_BUILD=$(abspath $(BUILD)) tests/kernel/demo.sh
