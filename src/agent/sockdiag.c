@@ -23,12 +23,15 @@ static int ask(int fd, uint16_t type, uint16_t flags, const void *request, size_
 {
     struct {
         struct nlmsghdr header;
-        char request[sizeof(struct inet_diag_req_v2)];
+        union {
+            struct inet_diag_req old;
+            struct inet_diag_req_v2 new;
+        } request;
     } message = { .header = { .nlmsg_len = (uint32_t)NLMSG_LENGTH(size),
                               .nlmsg_type = type,
                               .nlmsg_flags = NLM_F_REQUEST | flags } };
 
-    memcpy(message.request, request, size);
+    memcpy(&message.request, request, size);
     return send(fd, &message, message.header.nlmsg_len, 0) < 0 ? -errno : 0;
 }
 
