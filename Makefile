@@ -57,6 +57,7 @@ $(BUILD)/%.o: %.c Makefile VERSION
 # Some tests make system calls fail: ld gives them __wrap_CALL in the place of CALL.
 $(BUILD)/tests/unit/test_file: WRAP := openat write fsync renameat unlinkat readdir
 $(BUILD)/tests/unit/test_log: WRAP := access sd_journal_sendv
+$(BUILD)/tests/unit/test_queues: WRAP := setns sockdiag_dump_tcp sockdiag_dump_udp
 $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
 # The fake kernel and the fake disk of tests/support/fake_calls.h.
 FAKED := $(patsubst %,$(BUILD)/tests/unit/test_%,api freezer pod reclaim reconcile selftest watch)
