@@ -20,9 +20,10 @@
 struct worker_pool;
 
 struct worker_job {
-    void (*run)(struct worker_job *job);  /* on a worker */
-    void (*done)(struct worker_job *job); /* on the loop */
-    struct worker_job *next;              /* the pool's */
+    void (*run)(struct worker_job *job);     /* on a worker */
+    void (*done)(struct worker_job *job);    /* on the loop */
+    void (*dropped)(struct worker_job *job); /* on the loop, in the place of done; or NULL */
+    struct worker_job *next;                 /* the pool's */
 };
 
 struct worker_config {
@@ -34,9 +35,9 @@ struct worker_config {
 int worker_pool_open(struct worker_pool **ret, sd_event *event, const struct worker_config *config,
                      struct error *error) MUST_CHECK;
 
-/* Waits for the jobs that are running, drops those that are queued (neither run nor done is called
- * for these), and calls done for what had run. What such a done submits is dropped, too. Not from
- * within a done. NULL-safe, returns NULL. */
+/* Waits for the jobs that are running, calls done for what had run, and drops those that are queued
+ * (dropped is called for these, and neither run nor done). What such a done submits is dropped,
+ * too. Not from within a done. NULL-safe, returns NULL. */
 struct worker_pool *worker_pool_close(struct worker_pool *pool);
 
 /* Cannot fail: the job brings its own memory. */

@@ -201,6 +201,16 @@ static void stop_threads(struct worker_pool *pool)
         pthread_join(pool->threads[i], NULL);
 }
 
+/* The threads are gone. */
+static void drop_waiting(struct worker_pool *pool)
+{
+    struct worker_job *job;
+
+    while ((job = pop(&pool->waiting)))
+        if (job->dropped)
+            job->dropped(job);
+}
+
 struct worker_pool *worker_pool_close(struct worker_pool *pool)
 {
     if (!pool)
@@ -208,6 +218,7 @@ struct worker_pool *worker_pool_close(struct worker_pool *pool)
 
     stop_threads(pool);
     deliver(pool);
+    drop_waiting(pool);
     sd_event_source_disable_unref(pool->source);
     close_fd(pool->finished_fd);
     pthread_cond_destroy(&pool->submitted);
