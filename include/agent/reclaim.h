@@ -25,6 +25,7 @@ struct reclaim;
 struct reclaim_result {
     uint64_t bytes; /* by which memory.current went down */
     uint64_t usec;
+    int r; /* 0, or -errno of the first group that refused (-EOPNOTSUPP: no memory.reclaim) */
 };
 
 struct reclaim_config {
@@ -38,6 +39,6 @@ struct reclaim_config {
 int reclaim_start(struct reclaim **ret, const struct reclaim_config *config, const int *fds,
                   unsigned n_fds, struct error *error) MUST_CHECK;
 
-/* No further chunk, no callback; frees itself when the chunk in flight has ended. What was
- * reclaimed so far is in *ret_result. NULL-safe, returns NULL. */
+/* No further chunk, no callback; frees itself when the chunk in flight has ended, or was dropped by
+ * the pool's end. What was reclaimed so far is in *ret_result. NULL-safe, returns NULL. */
 struct reclaim *reclaim_stop(struct reclaim *reclaim, struct reclaim_result *ret_result);

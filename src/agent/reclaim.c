@@ -7,7 +7,8 @@
 #include "common/loop.h"
 
 /* EAGAIN in a row without progress before a group counts as empty: measured on 6.1 and 6.12, three
- * were enough in all runs to end below 1 MiB. */
+ * were enough in all runs to end below 1 MiB. A kernel that claims success counts as dry only when
+ * nothing at all has moved. */
 #define DRY_MAX      3
 #define DRY_PROGRESS ((uint64_t)1 << 20)
 
@@ -21,6 +22,7 @@ struct reclaim {
     uint64_t started_usec;
     uint64_t chunk;
     bool stopped;
+    bool dropped; /* by the pool: no callback will free it */
     unsigned dry;
     unsigned current; /* index into fds */
     unsigned n_fds;
@@ -59,6 +61,8 @@ static void run_chunk(struct worker_job *job)
     reclaim->step.r = cgroup_reclaim(fd, min_u64(reclaim->chunk, reclaim->step.before), NULL);
     if (cgroup_read_value(fd, "memory.current", &reclaim->step.after, NULL) < 0)
         reclaim->step.after = reclaim->step.before;
+    else if (reclaim->step.r == -ENOENT) /* the group is there: a kernel before 5.19 */
+        reclaim->step.r = -EOPNOTSUPP;
     reclaim->step.usec = loop_now_usec() - start;
 }
 
@@ -70,20 +74,27 @@ static void adapt_chunk(struct reclaim *reclaim)
         reclaim->chunk = min_u64(reclaim->chunk * 2, reclaim->config.chunk_max);
 }
 
+static bool is_dry(const struct reclaim *reclaim, uint64_t progress)
+{
+    return progress < (reclaim->step.r == CGROUP_E_DRY ? DRY_PROGRESS : 1);
+}
+
 /* Takes the chunk into the books; is there more to get from this group? */
 static bool account(struct reclaim *reclaim)
 {
     uint64_t before = reclaim->step.before, after = reclaim->step.after;
     uint64_t progress = before > after ? before - after : 0;
 
-    if (reclaim->step.r < 0 && reclaim->step.r != -EINTR)
+    if (reclaim->step.r < 0 && reclaim->step.r != -EINTR) {
+        if (reclaim->result.r == 0 && !cgroup_is_gone(reclaim->step.r))
+            reclaim->result.r = reclaim->step.r;
         return false;
+    }
     reclaim->result.bytes += progress;
     adapt_chunk(reclaim);
     if (after <= RECLAIM_REST)
         return false;
-    reclaim->dry =
-        reclaim->step.r == CGROUP_E_DRY && progress < DRY_PROGRESS ? reclaim->dry + 1 : 0;
+    reclaim->dry = is_dry(reclaim, progress) ? reclaim->dry + 1 : 0;
     return reclaim->dry < DRY_MAX;
 }
 
@@ -113,6 +124,16 @@ static void chunk_done(struct worker_job *job)
         worker_submit(reclaim->config.pool, job);
 }
 
+/* The pool has closed; who started it may hold it still. */
+static void chunk_dropped(struct worker_job *job)
+{
+    struct reclaim *reclaim = container_of(job, struct reclaim, job);
+
+    reclaim->dropped = true;
+    if (reclaim->stopped)
+        reclaim_free(reclaim);
+}
+
 int reclaim_start(struct reclaim **ret, const struct reclaim_config *config, const int *fds,
                   unsigned n_fds, struct error *error)
 {
@@ -120,7 +141,8 @@ int reclaim_start(struct reclaim **ret, const struct reclaim_config *config, con
 
     if (!reclaim)
         return error_set(error, ENOMEM, "start reclaim");
-    reclaim->job = (struct worker_job){ .run = run_chunk, .done = chunk_done };
+    reclaim->job =
+        (struct worker_job){ .run = run_chunk, .done = chunk_done, .dropped = chunk_dropped };
     reclaim->config = *config;
     reclaim->chunk = min_u64(CHUNK_FIRST, config->chunk_max);
     reclaim->started_usec = loop_now_usec();
@@ -144,6 +166,8 @@ struct reclaim *reclaim_stop(struct reclaim *reclaim, struct reclaim_result *ret
         reclaim->result.usec = loop_now_usec() - reclaim->started_usec;
         *ret_result = reclaim->result;
         reclaim->stopped = true;
+        if (reclaim->dropped)
+            reclaim_free(reclaim);
     }
     return NULL;
 }

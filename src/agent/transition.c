@@ -195,7 +195,10 @@ static const char *explain_rest(struct pod *pod)
 static void finish_reclaim(struct pod *pod, const struct reclaim_result *result)
 {
     pod->reclaimed = *result;
-    pod->reclaim_reason = explain_rest(pod);
+    pod->reclaim_reason = result->r < 0 ? "error" : explain_rest(pod);
+    if (result->r < 0)
+        log_warning_with(FIELDS({ "POD", uid_of(pod) }), "write memory.reclaim: %s, ignoring",
+                         strerror(-result->r));
     pod->reclaim_state = pod->reclaim_reason ? RECLAIM_STOPPED : RECLAIM_DONE;
     observe(pod, STAT_RECLAIM_SECONDS, result->usec);
     metrics_add(config_of(pod)->metrics, STAT_RECLAIMED_BYTES, 0, (double)result->bytes);
