@@ -66,6 +66,10 @@ int kernfile_parse_events(const char *text, struct kernfile_events *ret)
 
 int kernfile_parse_value(const char *text, uint64_t *ret)
 {
+    const char *newline = strchr(text, '\n');
+
+    if (newline && newline[1])
+        return -EBADMSG;
     if (strcmp(text, "max") == 0 || strcmp(text, "max\n") == 0) {
         *ret = KERNFILE_MAX;
         return 0;
