@@ -155,6 +155,27 @@ static void test_trickle_ends(void **state)
     http_world_close(world);
 }
 
+/* After a query that it has no memory for, libmicrohttpd 0.9 neither answers nor reads nor tells of
+ * the request's end: ours cuts it off, and frees what hung on it. */
+static void test_a_query_beyond_memory(void **state)
+{
+    struct http_world *world = http_world_open(&hasty);
+    struct http_client *client = http_world_tcp(world);
+    char request[8 * 1024] = "GET /healthz?";
+
+    (void)state;
+    handled = 0;
+    for (int i = 0; i < 2000; i++)
+        strcat(request, "a&");
+    strcat(request, " HTTP/1.1\r\n" HOST "\r\n");
+    http_client_say(client, request);
+    http_client_await_eof(client);
+    assert_int_not_equal(strncmp(client->in, "HTTP/1.1 2", 10), 0);
+    assert_int_equal(handled, 0);
+    http_client_close(client);
+    http_world_close(world);
+}
+
 /* What a request takes is counted anew for each: a busy connection may grow old. */
 static void test_a_busy_connection_stays(void **state)
 {
@@ -276,6 +297,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_keep_alive, setup, teardown),
         cmocka_unit_test_setup_teardown(test_byte_by_byte, setup, teardown),
         cmocka_unit_test(test_trickle_ends),
+        cmocka_unit_test(test_a_query_beyond_memory),
         cmocka_unit_test(test_a_busy_connection_stays),
         cmocka_unit_test_setup_teardown(test_a_silent_crowd_keeps_nobody_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_crowd_that_takes_no_answers, setup, teardown),
