@@ -1,15 +1,12 @@
 #include "agent/auth.h"
 
 #include <fcntl.h>
-#include <linux/inet_diag.h>
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "agent/sockdiag.h"
 #include "common/log.h"
 
 #define TOKEN_FILE_MAX (64u << 10)
@@ -142,41 +139,26 @@ static void set_endpoint(const struct sockaddr_storage *address, uint32_t *to, _
     }
 }
 
-/* Asks for exactly one socket: the one whose source is our peer. */
-static int ask_kernel(int netlink, const struct sockaddr_storage *peer,
-                      const struct sockaddr_storage *self)
+/* The one socket whose source is our peer. A socket that its process has closed belongs to nobody:
+ * the kernel then says uid 0 and inode 0 (sock_i_uid, inet_twsk_diag_fill), and uid 0 would be
+ * root. It fills in the uid first. */
+static bool ask_kernel(const struct sockaddr_storage *peer, const struct sockaddr_storage *self,
+                       uid_t *ret)
 {
-    struct {
-        struct nlmsghdr header;
-        struct inet_diag_req_v2 request;
-    } message = {
-        .header = { .nlmsg_len = sizeof message,
-                    .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                    .nlmsg_flags = NLM_F_REQUEST },
-        .request = { .sdiag_family = (uint8_t)peer->ss_family,
-                     .sdiag_protocol = IPPROTO_TCP,
-                     .idiag_states = -1U,
-                     .id.idiag_cookie = { INET_DIAG_NOCOOKIE, INET_DIAG_NOCOOKIE } },
-    };
+    struct inet_diag_req_v2 request = { .sdiag_family = (uint8_t)peer->ss_family,
+                                        .sdiag_protocol = IPPROTO_TCP,
+                                        .idiag_states = -1U,
+                                        .id.idiag_cookie = { INET_DIAG_NOCOOKIE,
+                                                             INET_DIAG_NOCOOKIE } };
+    struct inet_diag_msg about;
+    cleanup(close_p) int netlink = -1;
 
-    set_endpoint(peer, message.request.id.idiag_src, &message.request.id.idiag_sport);
-    set_endpoint(self, message.request.id.idiag_dst, &message.request.id.idiag_dport);
-    return send(netlink, &message, sizeof message, 0) < 0 ? -errno : 0;
-}
-
-/* A socket that its process has closed belongs to nobody: the kernel then says uid 0 and inode 0
- * (sock_i_uid, inet_twsk_diag_fill), and uid 0 would be root. It fills in the uid first. */
-static bool receive_uid(int netlink, uid_t *ret)
-{
-    _Alignas(struct nlmsghdr) char buffer[4096] = "";
-    ssize_t n = recv(netlink, buffer, sizeof buffer, 0);
-    const struct nlmsghdr *header = (const struct nlmsghdr *)buffer;
-    const struct inet_diag_msg *info = NLMSG_DATA(header);
-
-    if (n < (ssize_t)NLMSG_LENGTH(sizeof *info) || header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
-        info->idiag_inode == 0)
+    set_endpoint(peer, request.id.idiag_src, &request.id.idiag_sport);
+    set_endpoint(self, request.id.idiag_dst, &request.id.idiag_dport);
+    if (sockdiag_open(&netlink, NULL) < 0 || sockdiag_get(netlink, &request, &about) < 0 ||
+        about.idiag_inode == 0)
         return false;
-    *ret = info->idiag_uid;
+    *ret = about.idiag_uid;
     return true;
 }
 
@@ -184,12 +166,10 @@ static bool peer_uid(int fd, uid_t *ret)
 {
     struct sockaddr_storage peer = { 0 }, self = { 0 };
     socklen_t peer_len = sizeof peer, self_len = sizeof self;
-    cleanup(close_p) int netlink = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 
-    if (netlink < 0 || getpeername(fd, (struct sockaddr *)&peer, &peer_len) < 0 ||
-        getsockname(fd, (struct sockaddr *)&self, &self_len) < 0)
-        return false;
-    return ask_kernel(netlink, &peer, &self) == 0 && receive_uid(netlink, ret);
+    return getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0 &&
+           getsockname(fd, (struct sockaddr *)&self, &self_len) == 0 &&
+           ask_kernel(&peer, &self, ret);
 }
 
 /* ---- the verdict ---- */
