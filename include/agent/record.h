@@ -30,9 +30,9 @@ struct record_group {
 
 struct record_container {
     char id[CONTAINER_ID_SIZE];
-    char cgroup[CGROUP_PATH_SIZE]; /* relative to the cgroup root */
-    uint64_t memory_before;        /* bytes; 0 without a memory controller */
-    struct record_group *groups;   /* owned; the first is the container's own */
+    char *cgroup;                /* owned; relative to the cgroup root, below CGROUP_PATH_SIZE */
+    uint64_t memory_before;      /* bytes; 0 without a memory controller */
+    struct record_group *groups; /* owned; the first is the container's own */
     unsigned n_groups;
 };
 

@@ -95,6 +95,7 @@ static int discover_container(struct discovery *discovery, const char *name, con
 {
     struct record_container *container = NULL;
     struct error *error = discovery->error;
+    char path[CGROUP_PATH_SIZE];
     uint64_t memory = 0;
 
     int r = append_container(discovery, fd, foreign, &container);
@@ -103,10 +104,11 @@ static int discover_container(struct discovery *discovery, const char *name, con
         return r;
     }
     snprintf(container->id, sizeof container->id, "%s", id);
-    int n = snprintf(container->cgroup, sizeof container->cgroup, "%s/%s", discovery->place->path,
-                     name);
-    if (n < 0 || (size_t)n >= sizeof container->cgroup)
+    int n = snprintf(path, sizeof path, "%s/%s", discovery->place->path, name);
+    if (n < 0 || (size_t)n >= sizeof path)
         return error_set(error, ENAMETOOLONG, "container %s", id);
+    if (!(container->cgroup = strdup(path)))
+        return error_set(error, ENOMEM, "container %s", id);
     r = cgroup_read_value(fd, "memory.current", &memory, error);
     if (r < 0 && r != -ENOENT)
         return r;

@@ -28,8 +28,10 @@ static void decref_p(json_t **json)
 
 void record_clear(struct record *record)
 {
-    for (unsigned i = 0; i < record->n_containers; i++)
+    for (unsigned i = 0; i < record->n_containers; i++) {
+        free(record->containers[i].cgroup);
         free(record->containers[i].groups);
+    }
     free(record->containers);
     *record = (struct record){ 0 };
 }
@@ -185,7 +187,8 @@ static bool container_from_json(struct record *record, json_t *json)
     struct record_container *container =
         record->n_containers < POD_CONTAINERS_MAX ? record_add_container(record) : NULL;
     if (!container || !copy_string(container->id, sizeof container->id, id) ||
-        !copy_string(container->cgroup, sizeof container->cgroup, cgroup) || !is_group_path(cgroup))
+        strlen(cgroup) >= CGROUP_PATH_SIZE || !is_group_path(cgroup) ||
+        !(container->cgroup = strdup(cgroup)))
         return false;
     container->memory_before = (uint64_t)memory_before;
     json_array_foreach(groups, i, item) if (!group_from_json(container, item)) return false;
