@@ -94,7 +94,7 @@ def test_a_node_process_goes_to_swap_and_comes_back(agent, pod):
 def test_a_frozen_pod_uses_no_cpu_and_answers_when_thawed(agent, pod):
     p = pod()
     node = NodeHog(p.container(), 1)
-    agent.freeze(p.uid)
+    agent.freeze(p.uid, wake_on="none")
     waiting = node.send("/counter")  # the kernel accepts it for the frozen process
     assert not cpu_moves(node.container)
     agent.thaw(p.uid)
