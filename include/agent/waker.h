@@ -1,14 +1,22 @@
 /* From packets to wakes: what tells of them, and for which pods.
  *
- * Packets are told of by the trigger (BPF); where that cannot be had, by looking at the pods'
- * accept queues a few times a second. Which of the two is said once at the start, in /readyz and
- * in the metrics. */
+ * Packets are told of by the trigger (BPF). What came before it was armed, and what came while the
+ * agent was away, is found by a look at the pod's sockets once it is frozen: the lost wakes. Where
+ * BPF cannot be had, the accept queues are polled WAKER_POLL_USEC apart, and the rest of the
+ * sockets is looked at pod by pod, one each time. Which of the two it is, is said once at the start
+ * and in the metrics. */
 #pragma once
 
 #include "agent/trigger.h"
 
 enum trigger_means { TRIGGER_MEANS_BPF, TRIGGER_MEANS_POLL, TRIGGER_MEANS_NONE, TRIGGER_MEANS_N };
 extern const char *const trigger_means_names[];
+
+/* So that a wake takes 250 ms at most, with what a look takes. */
+#define WAKER_POLL_USEC (200 * USEC_PER_MSEC)
+
+/* A request that was read this long ago and is not answered is taken to be still wanted. */
+#define WAKER_UNANSWERED_MSEC 30000
 
 /* Networks to ignore, and then some. */
 #define WAKER_SOURCES_MAX 64
@@ -37,7 +45,7 @@ enum trigger_means waker_means(const struct waker *waker);
 void waker_prepare(struct pod *pod);
 void waker_attach(struct pod *pod);
 
-/* After it: did something come just before? */
+/* After it: did something come before the trigger was armed? */
 void waker_look(struct pod *pod);
 
 /* Harmless when it is not armed. */

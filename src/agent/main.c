@@ -201,6 +201,7 @@ struct agent {
     struct metrics *metrics;
     struct worker_pool *disk;
     struct worker_pool *reclaimers;
+    struct worker_pool *lookers;
     struct freezer *freezer;
     struct auth *auth;
     struct selftest selftest;
@@ -238,9 +239,14 @@ static int open_pools(struct agent *agent, struct error *error)
     struct worker_config reclaimers = { .name = "reclaim",
                                         .threads = (unsigned)agent->settings.workers,
                                         .nice = 10 };
+    struct worker_config lookers = { .name = "look", .threads = 1 };
     int r = worker_pool_open(&agent->disk, agent->event, &disk, error);
 
-    return r < 0 ? r : worker_pool_open(&agent->reclaimers, agent->event, &reclaimers, error);
+    if (r == 0)
+        r = worker_pool_open(&agent->reclaimers, agent->event, &reclaimers, error);
+    if (r == 0)
+        r = worker_pool_open(&agent->lookers, agent->event, &lookers, error);
+    return r;
 }
 
 static int read_waker_settings(struct agent *agent, struct error *error)
@@ -266,6 +272,7 @@ static int open_freezer(struct agent *agent, struct error *error)
                                      .store = agent->store,
                                      .disk = agent->disk,
                                      .reclaimers = agent->reclaimers,
+                                     .lookers = agent->lookers,
                                      .events = agent->events,
                                      .metrics = agent->metrics,
                                      .waker = &agent->waker,
@@ -299,6 +306,7 @@ static void close_agent(struct agent *agent)
     agent->auth = auth_close(agent->auth);
     agent->disk = worker_pool_close(agent->disk);
     agent->reclaimers = worker_pool_close(agent->reclaimers);
+    agent->lookers = worker_pool_close(agent->lookers);
     agent->freezer = freezer_close(agent->freezer);
     agent->metrics = metrics_close(agent->metrics);
     agent->events = events_close(agent->events);
