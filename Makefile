@@ -144,6 +144,6 @@ TIDY := -* clang-analyzer-* bugprone-* -clang-analyzer-security.insecureAPI.* \
         -bugprone-suspicious-string-compare -bugprone-macro-parentheses
 space := $(empty) $(empty)
 
-include $(wildcard tests/*/*.mk)
+include $(wildcard tests/*/*.mk docs/*.mk)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
