@@ -239,7 +239,7 @@ def keep(app):
         f"{call}freeze | jq",
         "grep . $group/cgroup.events $group/memory.{current,swap.current,swap.max}",
         f"{call}thaw | jq",
-        f"curl -s http://127.0.0.1:{PORT}/",
+        f"curl -s http://127.0.0.1:{PORT}/  # freeze it again first: a request wakes it, too",
         "curl -s --unix-socket $agent http://node/metrics | grep -v '^#'",
         "cat /tmp/freeze-agent.log",
     ]:
