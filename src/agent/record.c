@@ -87,7 +87,10 @@ static json_t *container_to_json(const struct record_container *container)
     json_t *groups = json_array();
 
     for (unsigned i = 0; i < container->n_groups; i++)
-        json_array_append_new(groups, group_to_json(&container->groups[i]));
+        if (json_array_append_new(groups, group_to_json(&container->groups[i])) < 0) {
+            json_decref(groups);
+            return NULL;
+        }
     return json_pack("{ss ss sI so}", "id", container->id, "cgroup", container->cgroup,
                      "memory_before", (json_int_t)container->memory_before, "groups", groups);
 }
@@ -97,7 +100,10 @@ static json_t *record_to_json(const struct record *record)
     json_t *containers = json_array();
 
     for (unsigned i = 0; i < record->n_containers; i++)
-        json_array_append_new(containers, container_to_json(&record->containers[i]));
+        if (json_array_append_new(containers, container_to_json(&record->containers[i])) < 0) {
+            json_decref(containers);
+            return NULL;
+        }
     return json_pack("{si ss ss ss sI ss sI ss sI so}", "version", RECORD_VERSION, "pod_uid",
                      record->pod_uid, "boot_id", record->boot_id, "group", record->group,
                      "generation", (json_int_t)record->generation, "reclaim",
@@ -111,10 +117,14 @@ int record_encode(const struct record *record, char **ret, size_t *ret_len, stru
 {
     cleanup(decref_p) json_t *json = record_to_json(record);
     cleanup(free_p) char *line = json ? json_dumps(json, JSON_COMPACT) : NULL;
-    int n = -1;
 
-    if (line)
-        n = asprintf(ret, "%s\n%016" PRIx64 "\n", line, checksum(line, strlen(line)));
+    if (!line) /* what is left out of a record would never be thawed after a crash */
+        return error_set(error, EILSEQ,
+                         "write the record of pod %s: no memory, or a cgroup's name is no UTF-8",
+                         record->pod_uid);
+    if (strlen(line) > RECORD_SIZE_MAX - 32)
+        return error_set(error, EFBIG, "write the record of pod %s", record->pod_uid);
+    int n = asprintf(ret, "%s\n%016" PRIx64 "\n", line, checksum(line, strlen(line)));
     if (n < 0)
         return error_set(error, ENOMEM, "write the record of pod %s", record->pod_uid);
     *ret_len = (size_t)n;
@@ -150,10 +160,20 @@ static bool is_limit(const char *text)
     return *text == '\0' || (!strchr(text, '\n') && kernfile_parse_value(text, &value) == 0);
 }
 
-/* What a record names is opened beneath the cgroup root by openat2, which refuses "..", too. */
+/* What a record names is opened beneath the cgroup root by openat2, which lets no ".." leave it. A
+ * group may well be called "a..b". */
 static bool is_group_path(const char *path)
 {
-    return *path != '/' && !strstr(path, "..");
+    if (*path == '/')
+        return false;
+    for (const char *name = path;; name++) {
+        size_t len = strcspn(name, "/");
+        if (len == 2 && strncmp(name, "..", 2) == 0)
+            return false;
+        name += len;
+        if (!*name)
+            return true;
+    }
 }
 
 static bool group_from_json(struct record_container *container, json_t *json)
@@ -244,13 +264,13 @@ int record_decode(const char *text, size_t len, struct record *ret, struct error
     cleanup(decref_p) json_t *json =
         line ? json_loadb(text, line, JSON_REJECT_DUPLICATES, NULL) : NULL;
     struct record record = { 0 };
-    int version;
+    json_int_t version;
 
-    if (!json || json_unpack(json, "{si}", "version", &version) < 0)
+    if (!json || json_unpack(json, "{sI}", "version", &version) < 0)
         return error_outcome(error, RECORD_E_CORRUPT, "the record is cut short or damaged");
     if (version != RECORD_VERSION)
-        return error_outcome(error, RECORD_E_VERSION, "the record has version %d, not %d", version,
-                             RECORD_VERSION);
+        return error_outcome(error, RECORD_E_VERSION, "the record has version %lld, not %d",
+                             (long long)version, RECORD_VERSION);
     if (!record_from_json(&record, json)) {
         record_clear(&record);
         return error_outcome(error, RECORD_E_CORRUPT, "the record lacks what a record has");
