@@ -85,8 +85,8 @@ int cgroup_for_each_child(int group_fd,
 enum cgroup_outcome { CGROUP_E_DRY = 1 };
 int cgroup_reclaim(int group_fd, uint64_t bytes, struct error *error) MUST_CHECK;
 
-/* Is this group's only process a sandbox ("pause")? False when that cannot be told, as from another
- * PID namespace. */
+/* Is the only process of the group, and of those below it, a sandbox ("pause")? False when that
+ * cannot be told, as from another PID namespace. */
 bool cgroup_is_sandbox(int group_fd);
 
 /* The first process of the group or, when it has none, of the groups below it (as many and as deep

@@ -268,71 +268,6 @@ int cgroup_reclaim(int group_fd, uint64_t bytes, struct error *error)
 
 /* ---- processes ---- */
 
-/* The head of a list that may be long. */
-static pid_t own_first_pid(int group_fd)
-{
-    cleanup(close_p) int fd = openat(group_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    char head[32] = "";
-
-    return fd >= 0 && read(fd, head, sizeof head - 1) > 0 ? atoi(head) : 0;
-}
-
-/* A container may have made any number of groups, and this is for the loop thread. */
-struct pid_search {
-    pid_t pid;
-    unsigned depth;
-    unsigned groups;
-};
-
-static int find_pid_below(int group_fd, const char *name, void *userdata)
-{
-    cleanup(close_p) int fd = -1;
-    struct pid_search *search = userdata;
-
-    if (++search->groups > CONTAINER_GROUPS_MAX || search->depth == CONTAINER_DEPTH_MAX)
-        return 1;
-    if (cgroup_open_child(group_fd, name, &fd, NULL) < 0)
-        return 0;
-    search->pid = own_first_pid(fd);
-    if (search->pid > 0)
-        return 1;
-    search->depth++;
-    int r = cgroup_for_each_child(fd, find_pid_below, search, NULL);
-    search->depth--;
-    return r > 0;
-}
-
-pid_t cgroup_first_pid(int group_fd)
-{
-    struct pid_search search = { .pid = own_first_pid(group_fd) };
-
-    if (search.pid <= 0 && cgroup_for_each_child(group_fd, find_pid_below, &search, NULL) < 0)
-        return 0;
-    return search.pid;
-}
-
-static bool is_one_line(const char *text)
-{
-    const char *newline = strchr(text, '\n');
-
-    return newline && newline[1] == '\0';
-}
-
-bool cgroup_is_sandbox(int group_fd)
-{
-    char procs[4096], path[64], comm[32] = "";
-    int r = cgroup_read(group_fd, "cgroup.procs", procs, sizeof procs, NULL);
-    int pid = r == 0 ? atoi(procs) : 0;
-
-    if (pid <= 0 || !is_one_line(procs))
-        return false;
-    snprintf(path, sizeof path, "/proc/%d/comm", pid);
-    cleanup(close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, comm, sizeof comm - 1) <= 0)
-        return false;
-    return strcmp(comm, "pause\n") == 0;
-}
-
 bool cgroup_holds_self(int group_fd)
 {
     cleanup(close_p) int fd = openat(group_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -413,6 +348,28 @@ unsigned cgroup_list_pids(int group_fd, pid_t *pids, unsigned max)
 
     visit_subtree(&subtree, group_fd);
     return list.n;
+}
+
+pid_t cgroup_first_pid(int group_fd)
+{
+    pid_t pid = 0;
+
+    cgroup_list_pids(group_fd, &pid, 1);
+    return pid;
+}
+
+bool cgroup_is_sandbox(int group_fd)
+{
+    char path[64], comm[32] = "";
+    pid_t pids[2];
+
+    if (cgroup_list_pids(group_fd, pids, ARRAY_SIZE(pids)) != 1 || pids[0] <= 0)
+        return false;
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pids[0]);
+    cleanup(close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, comm, sizeof comm - 1) <= 0)
+        return false;
+    return strcmp(comm, "pause\n") == 0;
 }
 
 /* What may be charged before `file` is reached. */

@@ -29,7 +29,7 @@ const char *const thaw_cause_names[] = {
 static_assert(ARRAY_SIZE(thaw_cause_names) == THAW_CAUSES_N, "every cause has a name");
 
 /* A pod that was not found makes us look for new kubelet roots, at most this often. */
-#define REFRESH_USEC (10 * USEC_PER_SEC)
+#define REFRESH_USEC (2 * USEC_PER_SEC)
 
 struct freezer {
     struct freezer_config config;
@@ -40,7 +40,7 @@ struct freezer {
     struct pod *pods;
     uint64_t serial; /* of the newest */
     char boot_id[40];
-    uint64_t refreshed_usec;
+    uint64_t refresh_usec; /* the earliest time of the next search for roots */
 };
 
 /* ---- the object ---- */
@@ -289,9 +289,9 @@ int freezer_discover(struct freezer *freezer, const char *uid, struct pod_cgroup
 {
     int r = pod_discover(ret, freezer->config.layout, uid, error);
 
-    if (r != POD_E_NOT_FOUND || loop_now_usec() - freezer->refreshed_usec < REFRESH_USEC)
+    if (r != POD_E_NOT_FOUND || loop_now_usec() < freezer->refresh_usec)
         return r;
-    freezer->refreshed_usec = loop_now_usec();
+    freezer->refresh_usec = loop_now_usec() + REFRESH_USEC;
     if (layout_refresh(freezer->config.layout, NULL) < 0)
         return r;
     return pod_discover(ret, freezer->config.layout, uid, error);

@@ -6,6 +6,7 @@
 #include "agent/api.h"
 #include "agent/layout.h"
 #include "agent/limits.h"
+#include "agent/privileges.h"
 #include "agent/reconcile.h"
 #include "agent/selftest.h"
 #include "common/log.h"
@@ -186,7 +187,13 @@ static void raise_fd_limit(void)
  * stacks of the workers are not. */
 static void lock_memory(void)
 {
-    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+    const struct rlimit unlimited = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
+
+    /* Without the limit raised, what is allocated later could fail to be locked, and so to be had.
+     */
+    if (setrlimit(RLIMIT_MEMLOCK, &unlimited) < 0)
+        log_debug("raise the limit of locked memory: %s, ignoring", strerror(errno));
+    else if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
         log_debug("lock the agent's memory: %s, ignoring", strerror(errno));
 }
 
@@ -437,13 +444,16 @@ static int serve(struct agent *agent, struct error *error)
     raise_fd_limit();
     lock_memory();
     r = open_node(agent, 0, error);
+    if (r < 0)
+        return r;
+    run_selftest(agent); /* may need more than the agent keeps */
+    r = privileges_drop(agent->settings.trigger == WAKER_OFF ? 0 : PRIVILEGES_TRIGGER, error);
     if (r == 0)
         r = open_engine(agent, error);
     if (r == 0)
         r = take_over(agent, error);
     if (r < 0)
         return r;
-    run_selftest(agent);
     log_selftest(&agent->selftest);
     r = open_api(agent, error);
     if (r < 0)

@@ -107,7 +107,9 @@ static void check_freezer(struct selftest *selftest, const struct cgroup_root *r
     int r = cgroup_create(root, name, &fd, &error);
     if (r == 0)
         r = try_freezer(fd, &error);
-    if (r < 0)
+    if (fd < 0 && (r == -EACCES || r == -EPERM))
+        add(selftest, "freezer", SELFTEST_WARN, "not tried: %s", error.msg);
+    else if (r < 0)
         add(selftest, "freezer", SELFTEST_FAIL, "%s", error.msg);
     else
         add(selftest, "freezer", SELFTEST_OK, "froze and thawed a process of its own");
