@@ -735,7 +735,6 @@ def test_a_second_agent_on_the_same_records_is_refused(agent):
     run = agent.run("--socket", agent.directory / "other.sock")
     assert run.returncode == 1
     assert "another agent" in run.stderr
-    shutil.rmtree(agent.directory / "none", ignore_errors=True)
     assert agent.get("/healthz")[0] == 200
 
 
