@@ -139,7 +139,7 @@ static int search_child(int group_fd, const char *name, void *userdata)
     bool is_root = parse_root_name(name, &root);
     if (is_root && search->depth == search->wanted) {
         add_root(search, &root);
-    } else if (!is_root && search->depth < search->wanted) {
+    } else if (!is_root && search->depth < search->wanted && search->budget > 0) {
         cleanup(close_p) int fd = -1;
         if (cgroup_open_child(group_fd, name, &fd, NULL) == 0)
             r = search_below(search, fd);
