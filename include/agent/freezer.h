@@ -23,6 +23,7 @@
 
 #include "agent/events.h"
 #include "agent/pod.h"
+#include "agent/prefetch.h"
 #include "agent/reclaim.h"
 #include "agent/stats.h"
 #include "agent/store.h"
@@ -142,6 +143,7 @@ struct freezer_config {
     struct worker_pool *lookers; /* at sockets; one thread */
     struct events *events;
     struct metrics *metrics;
+    struct prefetcher *prefetcher; /* NULL: pages come back as they are touched */
     const struct waker_config *waker;
     unsigned wakes_max; /* by packets, per pod and minute; 0: no limit */
     uint64_t freeze_timeout_usec;

@@ -12,6 +12,8 @@ enum agent_stat {
     STAT_THAW_SECONDS,   /* request to the last cgroup.freeze = 0 */
     STAT_RECLAIM_SECONDS,
     STAT_RECLAIMED_BYTES,
+    STAT_PREFETCH_SECONDS,
+    STAT_PREFETCHED_BYTES,
     STAT_WAKE_SECONDS, /* packet to the last cgroup.freeze = 0 */
     STAT_TRIGGER,      /* by enum trigger_means: what tells of packets */
     STAT_DRIFT,        /* by enum stat_drift */

@@ -28,6 +28,7 @@ struct settings {
     struct setting_list ignore_source;
     const char *kubelet_cgroup;
     int trigger;
+    int prefetch;
     uint64_t wake_limit;
     int log_level;
     int log_format;
@@ -117,6 +118,14 @@ static const struct setting settings_table[] = {
       .names = trigger_names,
       .help = "What tells of packets for frozen pods: bpf, poll (their accept queues, some times a "
               "second), off, or auto: bpf where it can be had, else poll." },
+    { .flag = "prefetch",
+      .metavar = "MODE",
+      .type = SETTING_ENUM,
+      AT(prefetch),
+      .fallback = "recorded",
+      .names = prefetch_mode_names,
+      .help = "Bring a pod's pages back while it wakes: all of them; recorded: first those that it "
+              "touched at its last wake; or off. Needs to see the host's processes." },
     { .flag = "ignore-source",
       .metavar = "NETWORK",
       .type = SETTING_STRINGS,
@@ -209,6 +218,8 @@ struct agent {
     struct worker_pool *disk;
     struct worker_pool *reclaimers;
     struct worker_pool *lookers;
+    struct worker_pool *fetchers;
+    struct prefetcher *prefetcher;
     struct freezer *freezer;
     struct auth *auth;
     struct selftest selftest;
@@ -247,13 +258,48 @@ static int open_pools(struct agent *agent, struct error *error)
                                         .threads = (unsigned)agent->settings.workers,
                                         .nice = 10 };
     struct worker_config lookers = { .name = "look", .threads = 1 };
+    struct worker_config fetchers = { .name = "prefetch", .threads = 1 };
     int r = worker_pool_open(&agent->disk, agent->event, &disk, error);
 
     if (r == 0)
         r = worker_pool_open(&agent->reclaimers, agent->event, &reclaimers, error);
     if (r == 0)
         r = worker_pool_open(&agent->lookers, agent->event, &lookers, error);
+    if (r == 0)
+        r = worker_pool_open(&agent->fetchers, agent->event, &fetchers, error);
     return r;
+}
+
+static void on_prefetched(const char *pod_uid, const struct prefetch_result *result, void *userdata)
+{
+    struct metrics *metrics = userdata;
+    uint64_t bytes = result->swapped_in + result->file_read;
+
+    metrics_add(metrics, STAT_PREFETCHED_BYTES, 0, (double)bytes);
+    metrics_observe(metrics, STAT_PREFETCH_SECONDS, 0, (double)result->usec / USEC_PER_SEC);
+    log_debug_with(FIELDS({ "POD", pod_uid }, { "OP", "prefetch" }),
+                   "prefetched %.1f MiB in %.0f ms: %s", (double)bytes / (1 << 20),
+                   (double)result->usec / USEC_PER_MSEC, pagein_end_names[result->end]);
+}
+
+/* Without it pages come back as they are touched. */
+static int open_prefetcher(struct agent *agent, struct error *error)
+{
+    struct prefetcher_config config = { .event = agent->event,
+                                        .pool = agent->fetchers,
+                                        .mode = (enum prefetch_mode)agent->settings.prefetch,
+                                        .done = on_prefetched,
+                                        .userdata = agent->metrics };
+    struct error why = ERROR_INIT;
+
+    if (config.mode == PREFETCH_OFF || !cgroup_root_has_memory(agent->root))
+        return 0;
+    int r = prefetch_probe(&why);
+    if (r != 0) {
+        log_info("no prefetch: %s", why.msg);
+        return 0;
+    }
+    return prefetcher_open(&agent->prefetcher, &config, error);
 }
 
 static int read_waker_settings(struct agent *agent, struct error *error)
@@ -282,6 +328,7 @@ static int open_freezer(struct agent *agent, struct error *error)
                                      .lookers = agent->lookers,
                                      .events = agent->events,
                                      .metrics = agent->metrics,
+                                     .prefetcher = agent->prefetcher,
                                      .waker = &agent->waker,
                                      .wakes_max = (unsigned)agent->settings.wake_limit,
                                      .freeze_timeout_usec = agent->settings.freeze_timeout,
@@ -301,6 +348,8 @@ static int open_engine(struct agent *agent, struct error *error)
     if (r == 0)
         r = open_pools(agent, error);
     if (r == 0)
+        r = open_prefetcher(agent, error);
+    if (r == 0)
         r = open_freezer(agent, error);
     if (r == 0)
         metrics_set(agent->metrics, STAT_BUILD_INFO, 0, 1);
@@ -314,6 +363,8 @@ static void close_agent(struct agent *agent)
     agent->disk = worker_pool_close(agent->disk);
     agent->reclaimers = worker_pool_close(agent->reclaimers);
     agent->lookers = worker_pool_close(agent->lookers);
+    agent->fetchers = worker_pool_close(agent->fetchers);
+    agent->prefetcher = prefetcher_close(agent->prefetcher);
     agent->freezer = freezer_close(agent->freezer);
     agent->metrics = metrics_close(agent->metrics);
     agent->events = events_close(agent->events);
@@ -433,6 +484,17 @@ static int open_api(struct agent *agent, struct error *error)
     return r;
 }
 
+static int drop_privileges(const struct agent *agent, struct error *error)
+{
+    unsigned uses = 0;
+
+    if (agent->settings.trigger != WAKER_OFF)
+        uses |= PRIVILEGES_TRIGGER;
+    if (agent->settings.prefetch != PREFETCH_OFF)
+        uses |= PRIVILEGES_PREFETCH;
+    return privileges_drop(uses, error);
+}
+
 static int serve(struct agent *agent, struct error *error)
 {
     int r = check_listeners(&agent->settings, error);
@@ -447,7 +509,7 @@ static int serve(struct agent *agent, struct error *error)
     if (r < 0)
         return r;
     run_selftest(agent); /* may need more than the agent keeps */
-    r = privileges_drop(agent->settings.trigger == WAKER_OFF ? 0 : PRIVILEGES_TRIGGER, error);
+    r = drop_privileges(agent, error);
     if (r == 0)
         r = open_engine(agent, error);
     if (r == 0)

@@ -213,8 +213,25 @@ static void finish_reclaim(struct pod *pod, const struct reclaim_result *result)
     freezer_answer(pod, FOR_FREEZE, 0, NULL);
 }
 
-static void start_reclaim(struct pod *pod)
+static unsigned copy_fds(const struct pod *pod, int fds[static POD_CONTAINERS_MAX])
 {
+    unsigned n = pod->cgroups.record.n_containers;
+
+    for (unsigned i = 0; i < n; i++)
+        fds[i] = pod->cgroups.containers[i].fd;
+    return n;
+}
+
+static struct prefetch_pod prefetch_of(const struct pod *pod, int fds[static POD_CONTAINERS_MAX])
+{
+    return (struct prefetch_pod){
+        .uid = uid_of(pod), .fds = fds, .n_fds = copy_fds(pod, fds), .pod_fd = pod->cgroups.pod_fd
+    };
+}
+
+static void begin_reclaim(void *userdata)
+{
+    struct pod *pod = userdata;
     const struct freezer_config *config = config_of(pod);
     struct reclaim_config reclaim = { .pool = config->reclaimers,
                                       .chunk_max = config->reclaim_chunk,
@@ -222,22 +239,33 @@ static void start_reclaim(struct pod *pod)
                                       .userdata = pod };
     struct error error = ERROR_INIT;
     int fds[POD_CONTAINERS_MAX];
-    unsigned n = pod->cgroups.record.n_containers;
+    unsigned n = copy_fds(pod, fds);
+
+    if (reclaim_start(&pod->reclaim, &reclaim, fds, n, &error) < 0) {
+        log_warning_with(FIELDS({ "POD", uid_of(pod) }), "%s, ignoring", error.msg);
+        pod->reclaim_state = RECLAIM_STOPPED;
+        pod->reclaim_reason = "error";
+        freezer_answer(pod, FOR_FREEZE, 0, NULL);
+    }
+}
+
+/* What a wake will need is noted first: afterwards the kernel cannot tell. */
+static void start_reclaim(struct pod *pod)
+{
+    const struct freezer_config *config = config_of(pod);
+    int fds[POD_CONTAINERS_MAX];
+    struct prefetch_pod prefetch = prefetch_of(pod, fds);
 
     if (!cgroup_root_has_memory(config->root)) {
         pod->reclaim_state = RECLAIM_STOPPED;
         pod->reclaim_reason = "no_memory_controller";
         return;
     }
-    for (unsigned i = 0; i < n; i++)
-        fds[i] = pod->cgroups.containers[i].fd;
-    if (reclaim_start(&pod->reclaim, &reclaim, fds, n, &error) < 0) {
-        log_warning_with(FIELDS({ "POD", uid_of(pod) }), "%s, ignoring", error.msg);
-        pod->reclaim_state = RECLAIM_STOPPED;
-        pod->reclaim_reason = "error";
-        return;
-    }
     pod->reclaim_state = RECLAIM_RUNNING;
+    if (config->prefetcher)
+        prefetch_note(config->prefetcher, &prefetch, begin_reclaim, pod);
+    else
+        begin_reclaim(pod);
 }
 
 void transition_reclaim(struct pod *pod)
@@ -371,6 +399,8 @@ void transition_begin(struct pod *pod)
     int r = record_encode(&pod->cgroups.record, &pod->record_text, &pod->record_len, &error);
 
     pod->state = POD_FREEZING;
+    if (config_of(pod)->prefetcher)
+        prefetch_stop(config_of(pod)->prefetcher, uid_of(pod));
     waker_prepare(pod);
     if (r < 0)
         roll_back(pod, r, &error);
@@ -473,6 +503,20 @@ static void tell_thawed(struct pod *pod, enum thaw_cause cause, uint64_t started
         "thawed after %.1f s", (double)frozen_for / USEC_PER_SEC);
 }
 
+/* Its pages come back on a worker, while it runs already. A pod that was not reclaimed has them. */
+static void start_prefetch(struct pod *pod)
+{
+    struct error error = ERROR_INIT;
+    int fds[POD_CONTAINERS_MAX];
+    struct prefetch_pod prefetch = prefetch_of(pod, fds);
+
+    if (!config_of(pod)->prefetcher || !pod->thawed ||
+        (pod->reclaim_state != RECLAIM_RUNNING && pod->reclaimed.bytes == 0))
+        return;
+    if (prefetch_start(config_of(pod)->prefetcher, &prefetch, &error) < 0)
+        log_warning_with(FIELDS({ "POD", uid_of(pod) }), "%s, ignoring", error.msg);
+}
+
 static void stop_reclaim(struct pod *pod)
 {
     pod->reclaim = reclaim_stop(pod->reclaim, &pod->reclaimed);
@@ -511,6 +555,8 @@ void transition_leave(struct pod *pod, enum thaw_cause cause, int result, const 
     pod->thawed = pod->restored = !pod->touched;
     if (!pod->disk_busy)
         leave_step(pod);
+    if (was_frozen)
+        start_prefetch(pod);
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     if (was_frozen)
@@ -546,6 +592,8 @@ void transition_forget(struct pod *pod)
 
     enter_thawing(pod, THAW_CHANGED, r, &error);
     pod->thawed = pod->restored = !pod->touched;
+    if (config_of(pod)->prefetcher)
+        prefetch_forget(config_of(pod)->prefetcher, uid_of(pod));
     stop_reclaim(pod);
     watcher_forget(freezer_watcher(pod->freezer), pod);
     emit(pod, "gone", NULL, NULL);
