@@ -98,7 +98,10 @@ static bool is_interesting(const struct inotify_event *event)
 
 static void start_sweep(struct watcher *watcher, uint64_t usec);
 
-static void handle(struct watcher *watcher, const struct inotify_event *event)
+/* What came in one read happened before the first check: `*checked` is not looked at again. It may
+ * be gone by now, but no watch of a pod made since then can be in that read. */
+static void handle(struct watcher *watcher, const struct inotify_event *event,
+                   const struct pod **checked)
 {
     struct watch *watch;
 
@@ -107,20 +110,23 @@ static void handle(struct watcher *watcher, const struct inotify_event *event)
         return;
     }
     HASH_FIND_INT(watcher->table, &event->wd, watch);
-    if (watch && is_interesting(event))
-        transition_check(watch->pod);
+    if (!watch || watch->pod == *checked || !is_interesting(event))
+        return;
+    *checked = watch->pod;
+    transition_check(watch->pod);
 }
 
 static int on_inotify(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
     _Alignas(struct inotify_event) char buffer[8192];
+    const struct pod *checked = NULL;
     ssize_t n = read(fd, buffer, sizeof buffer);
 
     (void)source;
     (void)revents;
     for (char *p = buffer; n > 0 && p < buffer + n;) {
         struct inotify_event *event = (struct inotify_event *)p;
-        handle(userdata, event);
+        handle(userdata, event, &checked);
         p += sizeof *event + event->len;
     }
     return 0;
