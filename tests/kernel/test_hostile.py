@@ -458,29 +458,30 @@ def test_the_unix_socket_is_roots(agent, pod):
     assert p.none_frozen()
 
 
-def call_with(agent_port, token):
-    return curl_as(0, f"http://127.0.0.1:{agent_port}/metrics", "-H", f"Authorization: Bearer {token}")[0]
+def call_with(node, token):
+    data = f"GET /metrics HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer {token}\r\n\r\n"
+    return ask(node, "tcp", data.encode())[0]
 
 
 def test_the_token_file_may_change(node, tmp_path):
     token_file, new, other = tmp_path / "token", "another-token-of-it", "third-token-of-this"
-    assert call_with(node.port, TOKEN) == 200
+    assert call_with(node, TOKEN) == 200
 
     (tmp_path / "next").write_text(f"# comment\n{new}\n\n{other}\n")
     (tmp_path / "next").rename(token_file)
-    assert [call_with(node.port, t) for t in (TOKEN, new, other)] == [401, 200, 200]
+    assert [call_with(node, t) for t in (TOKEN, new, other)] == [401, 200, 200]
 
     for text in ("", "\n\n# nobody\n", "short\n", f"{new}\n" * 17, "x" * 5000 + "\n"):
         token_file.write_text(text)
-        assert [call_with(node.port, t) for t in (TOKEN, new, "", "short")] == [401] * 4, text[:20]
+        assert [call_with(node, t) for t in (TOKEN, new, "", "short")] == [401] * 4, text[:20]
         token_file.unlink()
         token_file.write_text(new)
-        assert call_with(node.port, new) == 200
+        assert call_with(node, new) == 200
 
     token_file.unlink()
-    assert call_with(node.port, new) == 401
+    assert call_with(node, new) == 401
     token_file.mkdir()
-    assert call_with(node.port, new) == 401
+    assert call_with(node, new) == 401
 
 
 # ---- many and slow ----
@@ -555,7 +556,7 @@ def test_a_reader_of_events_that_does_not_read(node, way):
     agent, uid = node.agent, node.running.uid
     with node.connect(way) as s:
         send(s, request("GET", "/events?since=0"))
-        for _ in range(1500):
+        for _ in range(1500 if way == "unix" else 100):  # TCP's buffers would hold them all
             agent.freeze(uid, reclaim="off")
             agent.thaw(uid)
         agent.freeze(uid, reclaim="off", group="the-end")
@@ -573,7 +574,7 @@ def test_a_reader_of_events_that_does_not_read(node, way):
                     break
             else:
                 return  # it was too slow for too long, and cut off
-    assert missed > 0 or way == "tcp"  # whose buffers in the kernel may hold it all
+    assert missed > 0 or way == "tcp"
     assert seqs == sorted(set(seqs))
     assert len(seqs) + missed == seqs[-1]
 
