@@ -104,6 +104,7 @@ struct pod {
     char *reclaim_limit;        /* NULL, or the ancestor that forbids swap */
     struct reclaim *reclaim;
     struct reclaim_result reclaimed;
+    bool paged_out; /* reclaim has begun: something may be in swap */
 
     uint64_t requested_usec; /* CLOCK_MONOTONIC, of the freeze request */
     uint64_t freeze_usec;    /* from then to "frozen 1" */

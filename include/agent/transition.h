@@ -46,6 +46,9 @@ void transition_check(struct pod *pod);
 
 /* Calls back and unlinks every waiter of the pod whose `wants` is in the bit mask. */
 #define WAITERS(wants) (1u << (wants))
+#define FOR_FROZEN     WAITERS(WAITS_FOR_FROZEN)
+#define FOR_FREEZE     (WAITERS(WAITS_FOR_FROZEN) | WAITERS(WAITS_FOR_RECLAIM))
+#define FOR_THAWED     WAITERS(WAITS_FOR_THAWED)
 void freezer_answer(struct pod *pod, unsigned mask, int r, const struct error *error);
 
 /* As what a freeze that ended so is counted. */
