@@ -1,9 +1,13 @@
 #include "node.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "agent/limits.h"
 #include "common/log.h"
@@ -203,6 +207,34 @@ void pod_make(unsigned i, unsigned n)
 bool is_asked_to_freeze(unsigned i, unsigned k)
 {
     return strcmp(fake_read(container_path(i, k), "cgroup.freeze"), "1\n") == 0;
+}
+
+pid_t process_start(const char *name)
+{
+    int ready[2];
+    char byte;
+
+    must(pipe2(ready, O_CLOEXEC) == 0, "pipe", NULL);
+    pid_t pid = fork();
+    must(pid >= 0, "fork", NULL);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_NAME, name);
+        close(ready[0]);
+        close(ready[1]);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    must(read(ready[0], &byte, 1) == 0, name, NULL); /* it has closed its end: it has its name */
+    close(ready[0]);
+    return pid;
+}
+
+void process_end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
 }
 
 /* ---- asking ---- */

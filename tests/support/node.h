@@ -71,6 +71,10 @@ void pod_make(unsigned i, unsigned n);
 /* Is cgroup.freeze of the k-th container 1? */
 bool is_asked_to_freeze(unsigned i, unsigned k);
 
+/* A process of that name, which does nothing. */
+pid_t process_start(const char *name);
+void process_end(pid_t pid);
+
 /* ---- asking the freezer ---- */
 
 /* What was answered. */
