@@ -32,7 +32,7 @@ struct queues {
 
     /* Of the poll. */
     bool polled; /* the listeners are known */
-    bool slow;   /* but cannot be asked for one by one */
+    bool slow;   /* but are too many to be asked for one by one */
     unsigned n_listeners;
     struct inet_diag_req_v2 listeners[LISTENERS_MAX];
 };
@@ -363,18 +363,6 @@ struct poll {
     uint64_t waiting;
 };
 
-/* SO_REUSEPORT: the kernel picks one of those that share an address, and it may not be ours. */
-static bool shares_address(const struct queues *queues, const struct inet_diag_req_v2 *request)
-{
-    for (unsigned i = 0; i < queues->n_listeners; i++)
-        if (queues->listeners[i].sdiag_family == request->sdiag_family &&
-            queues->listeners[i].id.idiag_sport == request->id.idiag_sport &&
-            memcmp(queues->listeners[i].id.idiag_src, request->id.idiag_src,
-                   sizeof request->id.idiag_src) == 0)
-            return true;
-    return false;
-}
-
 static void remember(struct queues *queues, const struct inet_diag_msg *about)
 {
     struct inet_diag_req_v2 request = {
@@ -384,7 +372,7 @@ static void remember(struct queues *queues, const struct inet_diag_msg *about)
         .id = about->id,
     };
 
-    if (queues->n_listeners == LISTENERS_MAX || shares_address(queues, &request))
+    if (queues->n_listeners == LISTENERS_MAX)
         queues->slow = true;
     else
         queues->listeners[queues->n_listeners++] = request;
@@ -415,7 +403,8 @@ static int poll_all(struct queues *queues, const struct queues_question *questio
     return 0;
 }
 
-/* False when one of them is not there any more. */
+/* False when one of them is not there any more, or shares its address with others (SO_REUSEPORT):
+ * the kernel picks one of these, and knows by the cookie that it is not the one that we meant. */
 static bool poll_known(const struct queues *queues, uint64_t *ret)
 {
     uint64_t waiting = 0;
