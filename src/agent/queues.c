@@ -34,7 +34,7 @@ struct queues {
     bool polled; /* the listeners are known */
     bool slow;   /* but are too many to be asked for one by one */
     unsigned n_listeners;
-    struct inet_diag_req_v2 listeners[LISTENERS_MAX];
+    struct inet_diag_req_v2 *listeners; /* LISTENERS_MAX; only for pods that are polled */
 };
 
 /* ---- the namespace ---- */
@@ -128,8 +128,10 @@ int queues_open(struct queues **ret, int group_fd, struct error *error)
 
 struct queues *queues_close(struct queues *queues)
 {
-    if (queues)
+    if (queues) {
         close_fd(queues->fd);
+        free(queues->listeners);
+    }
     free(queues);
     return NULL;
 }
@@ -393,6 +395,10 @@ static int poll_all(struct queues *queues, const struct queues_question *questio
 {
     struct poll poll = { .queues = queues, .question = question };
 
+    if (!queues->listeners)
+        queues->listeners = calloc(LISTENERS_MAX, sizeof *queues->listeners);
+    if (!queues->listeners)
+        return error_set(error, ENOMEM, "poll the accept queues");
     queues->slow = false;
     queues->n_listeners = 0;
     int r = sockdiag_dump_tcp(queues->fd, STATE(LISTEN), false, see_listener, &poll, error);
