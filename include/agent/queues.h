@@ -28,8 +28,8 @@ enum queues_outcome {
  * back be barred, the process ends (abort): nothing it did after that would be where it was meant
  * to be.
  *
- * Another process's namespace needs CAP_SYS_PTRACE (-EACCES), to enter it CAP_SYS_ADMIN (-EPERM).
- * Neither is needed for our own. Sources: namespaces(7), setns(2). */
+ * To learn of another user's process which namespace it is in takes CAP_SYS_PTRACE (-EACCES), to
+ * enter one that is not ours CAP_SYS_ADMIN (-EPERM). Sources: namespaces(7), setns(2). */
 int queues_open(struct queues **ret, int group_fd, struct error *error) MUST_CHECK;
 struct queues *queues_close(struct queues *queues);
 
