@@ -239,6 +239,7 @@ static int load(struct trigger *trigger, struct error *error)
 }
 
 /* libbpf's own words go to our log, at the level of details. */
+PRINTF(2, 0)
 static int on_libbpf(enum libbpf_print_level level, const char *format, va_list args)
 {
     char text[512];
