@@ -219,30 +219,62 @@ int pod_discover(struct pod_cgroups *ret, const struct layout *layout, const cha
 
 /* ---- from a record ---- */
 
-/* -1 when the group is gone or another has taken its name. */
-static int open_recorded_container(const struct cgroup_root *root,
-                                   const struct record_container *container)
+/* A group that is taken for gone is never thawed again, so it has to say so twice. */
+static bool is_gone(int group_fd, int r)
+{
+    struct kernfile_events events;
+
+    return cgroup_is_gone(r) && cgroup_is_gone(cgroup_read_events(group_fd, &events, NULL));
+}
+
+/* Opens `path` beneath a group; 0 and *ret_fd -1 when it is gone or another has taken its name. */
+static int open_recorded(int group_fd, const char *path, uint64_t inode, int *ret_fd,
+                         struct error *error)
 {
     cleanup(close_p) int fd = -1;
-    uint64_t inode;
+    uint64_t found = 0;
 
-    if (cgroup_open(root, container->cgroup, &fd, NULL) < 0 || cgroup_inode(fd, &inode, NULL) < 0 ||
-        inode != container->groups[0].inode)
-        return -1;
-    return TAKE_FD(fd);
+    *ret_fd = -1;
+    int r = cgroup_open_child(group_fd, path, &fd, error);
+    if (cgroup_is_gone(r))
+        r = cgroup_open_child(group_fd, path, &fd, error);
+    if (r < 0)
+        return cgroup_is_gone(r) ? 0 : r;
+    r = cgroup_inode(fd, &found, error);
+    if (r == 0 && found == inode)
+        *ret_fd = TAKE_FD(fd);
+    return r;
+}
+
+static void close_containers(struct pod_container *containers, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        close_fd(containers[i].fd);
+    free(containers);
 }
 
 int pod_open_recorded(struct pod_cgroups *ret, const struct cgroup_root *root,
                       const struct layout *layout, struct record *record, struct error *error)
 {
     struct layout_pod place = { .fd = -1 };
-    struct pod_container *containers = calloc(record->n_containers, sizeof *containers);
+    cleanup(close_p) int root_fd = -1;
 
+    int r = cgroup_open(root, "", &root_fd, error);
+    if (r < 0)
+        return r;
+    struct pod_container *containers = calloc(record->n_containers, sizeof *containers);
     if (!containers)
         return error_set(error, ENOMEM, "open pod %s", record->pod_uid);
-    for (unsigned i = 0; i < record->n_containers; i++)
-        containers[i].fd = open_recorded_container(root, &record->containers[i]);
-    int r = layout_find(layout, record->pod_uid, &place, NULL);
+    for (unsigned i = 0; i < record->n_containers; i++) {
+        const struct record_container *container = &record->containers[i];
+        r = open_recorded(root_fd, container->cgroup, container->groups[0].inode, &containers[i].fd,
+                          error);
+        if (r < 0) {
+            close_containers(containers, i);
+            return error_wrap(error, r, "container %s", container->id);
+        }
+    }
+    r = layout_find(layout, record->pod_uid, &place, NULL);
     *ret = (struct pod_cgroups){ .pod_fd = r == 0 ? place.fd : -1,
                                  .systemd = place.systemd,
                                  .record = *record,
@@ -253,34 +285,13 @@ int pod_open_recorded(struct pod_cgroups *ret, const struct cgroup_root *root,
 
 void pod_clear(struct pod_cgroups *pod)
 {
-    for (unsigned i = 0; i < pod->record.n_containers; i++)
-        close_fd(pod->containers[i].fd);
+    close_containers(pod->containers, pod->record.n_containers);
     close_fd(pod->pod_fd);
-    free(pod->containers);
     record_clear(&pod->record);
     *pod = (struct pod_cgroups){ .pod_fd = -1 };
 }
 
 /* ---- writes ---- */
-
-/* Opens a recorded group; 0 and *ret_fd -1 when it is gone or another has taken its name. */
-static int open_group(const struct pod_cgroups *pod, unsigned container,
-                      const struct record_group *group, int *ret_fd, struct error *error)
-{
-    cleanup(close_p) int fd = -1;
-    uint64_t inode = 0;
-
-    *ret_fd = -1;
-    int r = cgroup_open_child(pod->containers[container].fd, *group->path ? group->path : ".", &fd,
-                              error);
-    if (r == 0)
-        r = cgroup_inode(fd, &inode, error);
-    if (r < 0)
-        return cgroup_is_gone(r) ? 0 : r;
-    if (inode == group->inode)
-        *ret_fd = TAKE_FD(fd);
-    return 0;
-}
 
 /* Writes `value` (NULL: the group's original) to memory.swap.max of one recorded group. */
 static int write_swap_max(const struct pod_cgroups *pod, unsigned container,
@@ -290,11 +301,12 @@ static int write_swap_max(const struct pod_cgroups *pod, unsigned container,
 
     if (*group->swap_max == '\0' || pod->containers[container].fd < 0)
         return 0;
-    int r = open_group(pod, container, group, &fd, error);
+    int r = open_recorded(pod->containers[container].fd, *group->path ? group->path : ".",
+                          group->inode, &fd, error);
     if (r < 0 || fd < 0)
         return r;
     r = cgroup_write(fd, CGROUP_SWAP_MAX, value ? value : group->swap_max, error);
-    return cgroup_is_gone(r) ? 0 : r;
+    return is_gone(fd, r) ? 0 : r;
 }
 
 static int write_all_swap_max(const struct pod_cgroups *pod, const char *value, struct error *error)
@@ -367,7 +379,7 @@ int pod_thaw(const struct pod_cgroups *pod, struct error *error)
         if (pod->containers[i].fd < 0)
             continue;
         int r = cgroup_write_freeze(pod->containers[i].fd, false, &cause);
-        if (r < 0 && !cgroup_is_gone(r) && first == 0) {
+        if (r < 0 && first == 0 && !is_gone(pod->containers[i].fd, r)) {
             first = r;
             if (error)
                 *error = cause;
@@ -392,7 +404,7 @@ int pod_read_truth(const struct pod_cgroups *pod, struct pod_truth *ret, struct 
         int r = cgroup_read_events(fd, &events, error);
         if (r == 0 && events.populated)
             r = cgroup_read_freeze(fd, &requested, error);
-        if (cgroup_is_gone(r) || (r == 0 && !events.populated))
+        if (is_gone(fd, r) || (r == 0 && !events.populated))
             continue;
         if (r < 0)
             return error_wrap(error, r, "container %s", pod->record.containers[i].id);
