@@ -72,9 +72,10 @@ static void finish_job(struct worker_pool *pool, struct worker_job *job)
     push(&pool->finished, job);
     pthread_mutex_unlock(&pool->lock);
 
-    /* Whoever finds it filled has been preceded by one who rings, and the loop takes all. */
-    if (first)
-        eventfd_write(pool->finished_fd, 1);
+    /* Whoever finds it filled has been preceded by one who rings, and the loop takes all. So nobody
+     * else would ring in our stead: until it does. */
+    while (first && eventfd_write(pool->finished_fd, 1) < 0)
+        ;
 }
 
 static void *work(void *userdata)
