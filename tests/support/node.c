@@ -178,14 +178,14 @@ const char *keep(const char *fmt, ...)
     return strcpy(texts[next++ % N_BUFFERS], text);
 }
 
-const char *pod_uid(unsigned i)
+const char *nth_uid(unsigned i)
 {
     return keep("5b0c9a7e-12f4-4c1d-9e3b-%012x", i);
 }
 
 const char *pod_path(unsigned i)
 {
-    return keep("kubepods/burstable/pod%s", pod_uid(i));
+    return keep("kubepods/burstable/pod%s", nth_uid(i));
 }
 
 const char *container_id(unsigned k)
@@ -264,7 +264,7 @@ void ask_freeze_with(struct node *node, unsigned i, enum reclaim_mode reclaim, u
     struct freeze_request request = { .reclaim = reclaim, .generation = generation };
 
     *asked = (struct asked){ .waiter.done = on_done };
-    strcpy(request.pod_uid, pod_uid(i));
+    strcpy(request.pod_uid, nth_uid(i));
     freezer_freeze(node->freezer, &request, &asked->waiter);
 }
 
@@ -276,7 +276,7 @@ void ask_freeze(struct node *node, unsigned i, struct asked *asked)
 void ask_thaw(struct node *node, unsigned i, struct asked *asked)
 {
     *asked = (struct asked){ .waiter.done = on_done };
-    freezer_thaw(node->freezer, pod_uid(i), 0, &asked->waiter);
+    freezer_thaw(node->freezer, nth_uid(i), 0, &asked->waiter);
 }
 
 int await_answer(struct node *node, struct asked *asked)
@@ -303,14 +303,14 @@ int thaw(struct node *node, unsigned i)
 
 struct pod *find_pod(struct node *node, unsigned i)
 {
-    return freezer_find(node->freezer, pod_uid(i));
+    return freezer_find(node->freezer, nth_uid(i));
 }
 
 bool has_record(struct node *node, unsigned i)
 {
     char path[256];
 
-    snprintf(path, sizeof path, "%s/%s.json", node->state, pod_uid(i));
+    snprintf(path, sizeof path, "%s/%s.json", node->state, nth_uid(i));
     return access(path, F_OK) == 0;
 }
 

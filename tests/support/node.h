@@ -58,7 +58,7 @@ const char *keep(const char *fmt, ...) PRINTF(1, 2);
 
 /* UID of the i-th pod, id and path of the k-th container in it, kept likewise. Pods are burstable
  * ones of the cgroupfs driver. */
-const char *pod_uid(unsigned i);
+const char *nth_uid(unsigned i);
 const char *pod_path(unsigned i);
 const char *container_id(unsigned k);
 const char *container_path(unsigned i, unsigned k);

@@ -588,7 +588,7 @@ static void test_a_pod_that_is_not_there(void **state)
 /* A kubelet that started after us: its root is searched for when a pod is not found. */
 static void test_a_root_that_comes_later_is_found(void **state)
 {
-    const char *path = keep("k3s/kubepods/pod%s/%s", pod_uid(1), container_id(0));
+    const char *path = keep("k3s/kubepods/pod%s/%s", nth_uid(1), container_id(0));
 
     (void)state;
     fake_group(path, "0", 0);
@@ -721,7 +721,7 @@ static void test_a_thaw_is_never_stale_and_counts(void **state)
     assert_int_equal(await_answer(node, &asked), 0);
     await_gone(1);
     asked.answers = 0;
-    freezer_thaw(node->freezer, pod_uid(1), 9, &asked.waiter);
+    freezer_thaw(node->freezer, nth_uid(1), 9, &asked.waiter);
     assert_int_equal(await_answer(node, &asked), 0);
     assert_int_equal(freeze_as(1, 8), FREEZER_E_STALE);
     assert_int_equal(freeze_as(1, 9), 0);
@@ -768,7 +768,7 @@ static void fill_table(unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         struct pod_cgroups cgroups = { .pod_fd = -1 };
-        strcpy(cgroups.record.pod_uid, pod_uid(1000 + i));
+        strcpy(cgroups.record.pod_uid, nth_uid(1000 + i));
         struct pod *pod = freezer_insert(node->freezer, &cgroups);
         assert_non_null(pod);
         pod->state = POD_RUNNING;
@@ -1046,7 +1046,7 @@ static void test_a_waiter_may_thaw_when_it_hears_of_the_freeze(void **state)
 
     (void)state;
     pod_make(1, 1);
-    strcpy(request.pod_uid, pod_uid(1));
+    strcpy(request.pod_uid, nth_uid(1));
     freezer_freeze(node->freezer, &request, &contrarian.waiter);
     assert_int_equal(await_answer(node, &contrarian.asked), 0);
     await_gone(1);
@@ -1060,7 +1060,7 @@ static void test_a_waiter_may_freeze_when_it_hears_of_the_thaw(void **state)
     (void)state;
     pod_make(1, 1);
     freeze(node, 1);
-    freezer_thaw(node->freezer, pod_uid(1), 0, &contrarian.waiter);
+    freezer_thaw(node->freezer, nth_uid(1), 0, &contrarian.waiter);
     assert_int_equal(await_answer(node, &contrarian.asked), 0);
     assert_false(contrarian.asked.already);
     assert_frozen(1, 1);
@@ -1073,7 +1073,7 @@ static void test_a_waiter_may_thaw_when_it_hears_of_the_thaw(void **state)
     (void)state;
     pod_make(1, 1);
     freeze(node, 1);
-    freezer_thaw(node->freezer, pod_uid(1), 0, &contrarian.waiter);
+    freezer_thaw(node->freezer, nth_uid(1), 0, &contrarian.waiter);
     assert_int_equal(await_answer(node, &contrarian.asked), 0);
     await_gone(1);
     assert_untouched(1, 1);

@@ -65,14 +65,14 @@ static bool exists(const char *name)
 
 static const char *record_name(unsigned i)
 {
-    return keep("%s.json", pod_uid(i));
+    return keep("%s.json", nth_uid(i));
 }
 
 static void put_record(unsigned i)
 {
     struct record record = { .boot_id = "b" };
 
-    strcpy(record.pod_uid, pod_uid(i));
+    strcpy(record.pod_uid, nth_uid(i));
     struct record_container *container = record_add_container(&record);
     assert_non_null(container);
     container->cgroup = strdup(container_path(i, 0));
@@ -84,10 +84,10 @@ static void put_record(unsigned i)
 static int get_record(unsigned i)
 {
     struct record record;
-    int r = store_get(store, pod_uid(i), &record, NULL);
+    int r = store_get(store, nth_uid(i), &record, NULL);
 
     if (r == 0) {
-        assert_string_equal(record.pod_uid, pod_uid(i));
+        assert_string_equal(record.pod_uid, nth_uid(i));
         record_clear(&record);
     }
     return r;
@@ -133,7 +133,7 @@ static void test_shared_it_opens_beside_a_running_agent(void **state)
     put_record(1);
     put_file(FILE_TEMP_PREFIX "x", "");
     struct store *second = open_store(STORE_SHARED);
-    assert_int_equal(store_remove(second, pod_uid(1), NULL), 0);
+    assert_int_equal(store_remove(second, nth_uid(1), NULL), 0);
     assert_true(exists(FILE_TEMP_PREFIX "x"));
     store_close(second);
     assert_false(exists(record_name(1)));
@@ -176,9 +176,9 @@ static void test_a_record_is_put_got_and_removed(void **state)
     assert_int_equal(get_record(1), 0);
     assert_int_equal(stat(file_of(record_name(1)), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
-    assert_int_equal(store_remove(store, pod_uid(1), NULL), 0);
+    assert_int_equal(store_remove(store, nth_uid(1), NULL), 0);
     assert_int_equal(get_record(1), -ENOENT);
-    assert_int_equal(store_remove(store, pod_uid(1), NULL), 0); /* again */
+    assert_int_equal(store_remove(store, nth_uid(1), NULL), 0); /* again */
     assert_int_equal(count_entries(path), 1);                   /* the lock */
 }
 
@@ -208,7 +208,7 @@ static void test_a_record_that_is_too_large_is_corrupt(void **state)
     (void)state;
     put_record(1);
     assert_int_equal(truncate(file_of(record_name(1)), RECORD_SIZE_MAX + 1), 0);
-    assert_int_equal(store_get(store, pod_uid(1), &record, &error), RECORD_E_CORRUPT);
+    assert_int_equal(store_get(store, nth_uid(1), &record, &error), RECORD_E_CORRUPT);
     assert_true(*error.msg);
 }
 
@@ -224,10 +224,10 @@ static void test_what_is_set_aside_is_kept_under_another_name(void **state)
 {
     (void)state;
     put_file(record_name(1), "nonsense");
-    assert_int_equal(store_set_aside(store, pod_uid(1), NULL), 0);
+    assert_int_equal(store_set_aside(store, nth_uid(1), NULL), 0);
     assert_false(exists(record_name(1)));
     assert_true(exists(keep("%s.unreadable", record_name(1))));
-    assert_int_equal(store_set_aside(store, pod_uid(1), NULL), -ENOENT);
+    assert_int_equal(store_set_aside(store, nth_uid(1), NULL), -ENOENT);
 }
 
 /* ---- all of them ---- */
@@ -259,7 +259,7 @@ static void test_every_record_is_listed_and_nothing_else(void **state)
     for (unsigned i = 0; i < 50; i++)
         put_record(i);
     put_file(keep("%s.unreadable", record_name(60)), "");
-    put_file(keep("%s", pod_uid(61)), "");
+    put_file(keep("%s", nth_uid(61)), "");
     put_file("x.json", "");
     put_file(".json", "");
     put_file(FILE_TEMP_PREFIX "y.json", "");
