@@ -257,7 +257,7 @@ static int open_pools(struct agent *agent, struct error *error)
     struct worker_config reclaimers = { .name = "reclaim",
                                         .threads = (unsigned)agent->settings.workers,
                                         .nice = 10 };
-    struct worker_config lookers = { .name = "look", .threads = 1 };
+    struct worker_config lookers = { .name = "look", .threads = 1, .nice = 5 };
     struct worker_config fetchers = { .name = "prefetch", .threads = 1 };
     int r = worker_pool_open(&agent->disk, agent->event, &disk, error);
 
