@@ -1,7 +1,6 @@
 """What the measures stand on: the programs that hold the clock, pods and an agent to measure."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -125,13 +124,15 @@ class Agent(torpor.Agent):
 
     def cpu_msec(self):
         """Of all its threads. /proc/PID/stat would count in hundredths of a second."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        try:
-            nsec = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
-            return nsec / NSEC_PER_MSEC
-        except FileNotFoundError:  # a kernel without it
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
+        return sum(map(_cpu_msec, Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def loop_cpu_msec(self):
+        """Of the thread that everything waits for."""
+        return _cpu_msec(Path(f"/proc/{self.process.pid}/task/{self.process.pid}"))
+
+
+def _cpu_msec(task):
+    return int((task / "schedstat").read_text().split()[0]) / NSEC_PER_MSEC
 
 
 class Subject(torpor.Pod):
