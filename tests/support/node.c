@@ -14,7 +14,7 @@
 #include "common/loop.h"
 
 #define PATIENCE_SEC 60
-#define N_BUFFERS    16
+#define N_BUFFERS    64
 
 static void must(bool holds, const char *what, const struct error *error)
 {

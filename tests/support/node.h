@@ -53,7 +53,7 @@ struct http_client *node_client(struct node *node);
 
 /* ---- pods ---- */
 
-/* Text in a buffer that is good for the next sixteen calls. */
+/* Text in a buffer that is good for the next sixty-four calls. */
 const char *keep(const char *fmt, ...) PRINTF(1, 2);
 
 /* UID of the i-th pod, id and path of the k-th container in it, kept likewise. Pods are burstable
