@@ -50,7 +50,7 @@ static int make_directories(const char *path, struct error *error)
 static int take_lock(struct store *store, const char *path, struct error *error)
 {
     store->lock_fd =
-        openat(store->dir_fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        openat(store->dir_fd, ".lock", O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (store->lock_fd < 0)
         return errno == EROFS || errno == ENOSPC || errno == EACCES
                    ? 0
@@ -158,8 +158,8 @@ int store_get(struct store *store, const char *uid, struct record *ret, struct e
 
     record_name(name, uid);
     int r = file_read(store->dir_fd, name, RECORD_SIZE_MAX, &text, &len, error);
-    if (r == -EFBIG)
-        return RECORD_E_CORRUPT;
+    if (r == -EFBIG || r == -EINVAL || r == -ELOOP)
+        return RECORD_E_CORRUPT; /* too large, no file, a symbolic link: none of ours */
     if (r < 0)
         return r;
     r = record_decode(text, len, ret, error);
