@@ -24,20 +24,17 @@ struct pass {
 /* ---- a record that cannot be understood ---- */
 
 /* Nobody knows the originals any more, but the app must run. */
-static void thaw_blindly(const struct layout *layout, const char *uid)
+static int thaw_blindly(const struct layout *layout, const char *uid, struct error *error)
 {
-    struct pod_cgroups cgroups;
-    struct error error = ERROR_INIT;
-    int r = pod_discover(&cgroups, layout, uid, &error);
+    struct pod_cgroups cgroups = { .pod_fd = -1 };
+    int r = pod_discover(&cgroups, layout, uid, error);
 
-    if (r != 0) {
-        if (r == POD_E_EMPTY)
-            pod_clear(&cgroups);
-        return;
-    }
-    if (pod_thaw(&cgroups, &error) < 0)
-        log_error_with(FIELDS({ "POD", uid }), "thaw: %s", error.msg);
+    if (r == 0)
+        r = pod_thaw(&cgroups, error);
     pod_clear(&cgroups);
+    if (r == POD_E_CHANGED)
+        return -EAGAIN;
+    return r < 0 ? r : 0; /* what we would not freeze we did not freeze */
 }
 
 static enum reconcile_result set_aside(struct store *store, const struct layout *layout,
@@ -45,7 +42,11 @@ static enum reconcile_result set_aside(struct store *store, const struct layout 
 {
     struct error error = ERROR_INIT;
 
-    thaw_blindly(layout, uid);
+    if (thaw_blindly(layout, uid, &error) < 0) {
+        log_error_with(FIELDS({ "POD", uid }), "%s, and to thaw the pod failed: %s", why->msg,
+                       error.msg);
+        return RECONCILE_FAILED;
+    }
     log_error_with(FIELDS({ "POD", uid }),
                    "%s; the pod was thawed, its memory.swap.max stays as it is, the record is kept "
                    "as %s.json.unreadable",
@@ -214,8 +215,7 @@ static int thaw_one(const char *uid, void *userdata)
     int r = store_get(pass->store, uid, &record, &error);
 
     if (r > 0) {
-        set_aside(pass->store, pass->layout, uid, r, &error);
-        r = 0;
+        r = set_aside(pass->store, pass->layout, uid, r, &error) == RECONCILE_FAILED ? -EIO : 0;
     } else if (r == 0) {
         r = thaw_recorded(pass, &record, &error);
         record_clear(&record);
