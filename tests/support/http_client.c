@@ -59,8 +59,9 @@ static struct http_client *client_new(sd_event *event, int family, const struct 
     client->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     must(client->fd >= 0, "socket");
     must(connect(client->fd, address, len) == 0, "connect");
-    must(sd_event_add_io(event, &client->source, client->fd, EPOLLIN, on_readable, client) >= 0,
-         "watch");
+    int r = sd_event_add_io(event, &client->source, client->fd, EPOLLIN, on_readable, client);
+    errno = r < 0 ? -r : 0;
+    must(r >= 0, "watch");
     return client;
 }
 

@@ -156,7 +156,7 @@ static void leave_socket(const char *path)
 
 static int listen_at(struct http_world *world, const char *name, mode_t mode, struct error *error)
 {
-    char path[128];
+    char path[256];
 
     *error = ERROR_INIT;
     snprintf(path, sizeof(path), "%s/%s", world->dir, name);
@@ -172,7 +172,7 @@ static void test_a_stale_socket_is_replaced(void **state)
 {
     struct http_world *world = *state;
     struct error error;
-    char path[128];
+    char path[256];
 
     path_at(world, "stale", path, sizeof(path));
     leave_socket(path);
@@ -196,7 +196,7 @@ static void test_what_is_no_socket_stays(void **state)
     struct http_world *world = *state;
     struct error error;
     struct stat st;
-    char path[128];
+    char path[256];
 
     path_at(world, "file", path, sizeof(path));
     close(open(path, O_CREAT | O_WRONLY, 0600));
@@ -219,7 +219,7 @@ static void test_modes(void **state)
     struct http_world *world = *state;
     struct error error;
     struct stat st;
-    char name[32], path[128];
+    char name[32], path[256];
 
     for (size_t i = 0; i < ARRAY_SIZE(modes) * ARRAY_SIZE(umasks); i++) {
         mode_t mode = modes[i / ARRAY_SIZE(umasks)];
@@ -253,7 +253,7 @@ static void test_closing_removes_the_socket(void **state)
     struct http_world *world = *state;
     struct error error;
     struct stat st;
-    char taken[128];
+    char taken[256];
 
     assert_int_equal(listen_at(world, "taken", 0600, &error), 0);
     path_at(world, "taken", taken, sizeof(taken));
