@@ -5,17 +5,22 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "agent/sockdiag.h"
 #include "common/log.h"
 
 #define TOKEN_FILE_MAX (64u << 10)
 
+/* Two writes within a tick of the kernel's clock leave the same time of modification. */
+#define SETTLE_SEC 1
+
 struct auth {
     bool anonymous_loopback;
     char *token_file;
-    struct timespec mtime;
-    ino_t inode;
+    struct stat seen; /* the file, when it was read */
+    bool settled;     /* it was old enough then that a later write has another time */
+    bool complained;  /* the log has heard of what is wrong with it */
     char *tokens[AUTH_TOKENS_MAX];
     unsigned n_tokens;
 };
@@ -78,11 +83,17 @@ static int read_tokens(struct auth *auth, struct error *error)
     text = calloc(1, (size_t)st.st_size + 1);
     if (!text || read(fd, text, (size_t)st.st_size) < 0)
         return error_set(error, text ? errno : ENOMEM, "read the token file %s", auth->token_file);
-    auth->mtime = st.st_mtim;
-    auth->inode = st.st_ino;
+    auth->seen = st;
+    auth->settled = time(NULL) - st.st_mtim.tv_sec > SETTLE_SEC;
     int r = parse_tokens(auth, text, error);
     explicit_bzero(text, (size_t)st.st_size);
     return r;
+}
+
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 /* Secrets of Kubernetes are exchanged under a symbolic link: what is behind the path counts. A new
@@ -92,13 +103,16 @@ static void refresh_tokens(struct auth *auth)
     struct error error = ERROR_INIT;
     struct stat st;
 
-    if (stat(auth->token_file, &st) == 0 && st.st_ino == auth->inode &&
-        st.st_mtim.tv_sec == auth->mtime.tv_sec && st.st_mtim.tv_nsec == auth->mtime.tv_nsec)
+    if (auth->settled && stat(auth->token_file, &st) == 0 && is_same(&st, &auth->seen))
         return;
-    if (read_tokens(auth, &error) < 0) {
-        forget_tokens(auth);
-        log_error("%s; no token is accepted", error.msg);
+    if (read_tokens(auth, &error) == 0) {
+        auth->complained = false;
+        return;
     }
+    forget_tokens(auth);
+    if (!auth->complained) /* once, and not for everybody who tries a token */
+        log_error("%s; no token is accepted", error.msg);
+    auth->complained = true;
 }
 
 /* In a time that depends on the lengths only. */
