@@ -1,9 +1,8 @@
-/* What a pod's processes had in memory at some moment: ranges of addresses by process.
+/* What a pod's processes had in memory at some moment: pages by process.
  *
- * Bounded: near ranges are joined, and when there are too many, ranges that are less near are, so
- * that a set gets coarser and not incomplete. A table keeps one set a pod, by UID, and lets the one
- * that was used longest ago fall out. A value object and a table without a lock: one thread at a
- * time. */
+ * One bit a page, in blocks of 64 pages. Bounded: what is added after the bound is left out. A
+ * table keeps one set a pod, by UID, and lets the one that was put longest ago fall out. A value
+ * object and a table without a lock: one thread at a time. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,19 +12,19 @@
 #include "agent/limits.h"
 #include "common/error.h"
 
-/* 64 KiB a pod at most; Node with a dev server has 300 to 900 ranges. */
-#define WORKSET_RANGES_MAX 4096
+/* 64 KiB a pod at most: 1 GiB when it lies close together. Node with a dev server has about 1000.
+ */
+#define WORKSET_BLOCKS_MAX 4096
 
 /* A pod with more processes has the rest left alone; systemd in a container runs about 40. */
 #define WORKSET_PROCESSES_MAX 256
 
-/* Pods whose set is kept: 32 MiB if all were as large as they can be, in practice 4. */
+/* Pods whose set is kept: 32 MiB if all were as large as they can be, in practice 8. */
 #define WORKSET_TABLE_MAX 512
 
-struct workset_range {
-    uint64_t start;   /* a page's number */
-    uint32_t n_pages; /* 16 TiB */
-    uint32_t process; /* index into processes */
+struct workset_block {
+    uint64_t place; /* process (16 bits), address in blocks (48 bits) */
+    uint64_t pages; /* the lowest bit is the first page */
 };
 
 struct workset_process {
@@ -35,24 +34,26 @@ struct workset_process {
 
 struct workset {
     struct workset_process *processes;
-    struct workset_range *ranges; /* ascending by process and address */
-    unsigned n_processes, n_ranges, room;
-    unsigned gap; /* pages between two ranges that are joined */
+    struct workset_block *blocks;
+    unsigned n_processes, n_blocks, room;
 };
-
-/* What is added afterwards belongs to this process. False: no memory, or too many. */
-bool workset_begin_process(struct workset *set, pid_t pid, uint64_t started) MUST_CHECK;
-
-/* Addresses of whole pages, ascending. */
-bool workset_add(struct workset *set, uint64_t start, uint64_t end) MUST_CHECK;
 
 /* The index of a process; -1 when it is not in the set. */
 int workset_find(const struct workset *set, pid_t pid, uint64_t started);
 
-/* The first range of a process that ends after `address`, or NULL: its addresses in *ret_start and
- * *ret_end. */
-bool workset_next(const struct workset *set, int process, uint64_t address, uint64_t *ret_start,
-                  uint64_t *ret_end);
+/* The same, added when it is not there. -1: no memory, or too many. */
+int workset_add_process(struct workset *set, pid_t pid, uint64_t started);
+
+/* Addresses of whole pages, in any order. False: no memory. */
+bool workset_add(struct workset *set, int process, uint64_t start, uint64_t end) MUST_CHECK;
+
+/* After the last addition and before the first question. */
+void workset_seal(struct workset *set);
+
+/* The next run of pages, from `at` on and before `end`, that are in the set (`inside`), or that are
+ * not. Process -1 has none in it. False: there is none. */
+bool workset_run(const struct workset *set, int process, bool inside, uint64_t at, uint64_t end,
+                 uint64_t *ret_start, uint64_t *ret_end);
 
 bool workset_copy(struct workset *ret, const struct workset *set) MUST_CHECK;
 void workset_clear(struct workset *set);

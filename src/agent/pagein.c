@@ -19,7 +19,12 @@
  * process's mmap lock, and its requests stand before the app's own in the device's queue. */
 #define CALL_MIN   ((uint64_t)256 << 10)
 #define CALL_FIRST ((uint64_t)1 << 20)
-#define CALL_MAX   ((uint64_t)8 << 20)
+#define CALL_MAX   ((uint64_t)4 << 20)
+
+/* How much is charged, and how long it may take, between two looks at the limits: a look takes as
+ * long as asking for some dozens of pages, and the margins below the limits are larger. */
+#define LOOK_BYTES ((uint64_t)4 << 20)
+#define LOOK_USEC  (50 * USEC_PER_MSEC)
 
 /* One by one and waiting for each. */
 #define TOUCH_MAX ((uint64_t)64 << 10)
@@ -27,6 +32,9 @@
 /* The kernel reads at most one read-ahead window for a range (mm/readahead.c, 128 KiB unless
  * somebody set it lower). */
 #define FILE_PIECE ((uint64_t)128 << 10)
+
+/* Read in vain rather than asked for twice. */
+#define FILE_GAP ((uint64_t)64 << 10)
 
 /* File pages of one fetch. They are charged to us; a Node process has 30 MiB of its own mapped. */
 #define FILE_MAX ((uint64_t)64 << 20)
@@ -37,8 +45,9 @@ const char *const pagein_end_names[] = {
     [PAGEIN_ENDS_N] = NULL,
 };
 
-/* In which order it is brought in. */
-enum rank { RANK_KNOWN, RANK_STACK, RANK_WRITTEN, RANK_FILE, RANK_HEAP, RANK_REST };
+/* In which order it is brought in. What must be waited for comes last: it would hold up what only
+ * has to be asked for. */
+enum rank { RANK_KNOWN, RANK_STACK, RANK_HEAP, RANK_REST, RANK_WRITTEN_KNOWN, RANK_WRITTEN };
 
 enum how {
     HOW_ASK,   /* what is in swap of anonymous memory */
@@ -52,6 +61,7 @@ struct item {
     uint16_t process;
     uint8_t rank; /* enum rank */
     uint8_t how;  /* enum how */
+    bool known;   /* only what is in the known set; else only what is not */
 };
 
 struct pagein {
@@ -71,9 +81,9 @@ struct pagein {
 
     struct process process; /* the one that is open */
     int open;               /* its index; -1: none */
-    int noting;             /* the last one that `noted` has begun */
     uint64_t left;          /* bytes that may be charged before limits are looked at again */
-    int known_process;      /* of the one that is being planned, in `known`; -1: none */
+    uint64_t looked_usec;   /* when that was */
+    int16_t *known_of;      /* by process: its index in `known`; -1: none */
     int fds[];
 };
 
@@ -105,11 +115,12 @@ int pagein_open(struct pagein **ret, const struct pagein_config *config, struct 
         return error_set(error, ENOMEM, "walk a pod's memory");
     pagein->config = *config;
     pagein->call = CALL_FIRST;
-    pagein->open = pagein->noting = -1;
+    pagein->open = -1;
     pagein->process = (struct process){ .pidfd = -1, .pagemap_fd = -1 };
     int r = copy_fds(pagein, config);
     pagein->pids = calloc(WORKSET_PROCESSES_MAX, sizeof pagein->pids[0]);
-    if (r == 0 && !pagein->pids)
+    pagein->known_of = calloc(WORKSET_PROCESSES_MAX, sizeof pagein->known_of[0]);
+    if (r == 0 && (!pagein->pids || !pagein->known_of))
         r = -ENOMEM;
     if (r < 0) {
         pagein_close(pagein);
@@ -130,6 +141,7 @@ struct pagein *pagein_close(struct pagein *pagein)
     workset_clear(&pagein->known);
     workset_clear(&pagein->noted);
     free(pagein->items);
+    free(pagein->known_of);
     free(pagein->pids);
     free(pagein);
     return NULL;
@@ -149,6 +161,7 @@ const struct pagein_result *pagein_result(const struct pagein *pagein)
 
 void pagein_take_noted(struct pagein *pagein, struct workset *ret)
 {
+    workset_seal(&pagein->noted);
     *ret = pagein->noted;
     pagein->noted = (struct workset){ 0 };
 }
@@ -188,13 +201,22 @@ static bool grow_plan(struct pagein *pagein)
 }
 
 /* What does not fit into the plan is left to the app. */
-static void plan(struct pagein *pagein, uint64_t start, uint64_t end, enum rank rank, enum how how)
+static void plan(struct pagein *pagein, const struct mapping *mapping, enum rank rank, enum how how,
+                 bool known)
 {
-    if (start >= end || (pagein->n_items == pagein->room && !grow_plan(pagein)))
+    uint64_t start, end;
+
+    if (how != HOW_NOTE && !workset_run(&pagein->known, pagein->known_of[pagein->planned], known,
+                                        mapping->start, mapping->end, &start, &end))
         return;
-    pagein->items[pagein->n_items++] = (struct item){
-        .start = start, .end = end, .process = (uint16_t)pagein->planned, .rank = rank, .how = how
-    };
+    if (pagein->n_items == pagein->room && !grow_plan(pagein))
+        return;
+    pagein->items[pagein->n_items++] = (struct item){ .start = mapping->start,
+                                                      .end = mapping->end,
+                                                      .process = (uint16_t)pagein->planned,
+                                                      .rank = rank,
+                                                      .how = how,
+                                                      .known = known };
 }
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
@@ -207,60 +229,57 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Plans the parts of a mapping that are in the known set as `known`, and those between them as
- * `rest`, where that is wanted. */
-static void plan_split(struct pagein *pagein, const struct mapping *mapping, enum rank rank,
-                       enum how how, bool rest)
+/* Plans what is known of a mapping and, after it, the rest. */
+static void plan_both(struct pagein *pagein, const struct mapping *mapping, enum rank known,
+                      enum rank rest, enum how how)
 {
-    uint64_t at = mapping->start, start, end;
-
-    while (at < mapping->end &&
-           workset_next(&pagein->known, pagein->known_process, at, &start, &end) &&
-           start < mapping->end) {
-        start = max_u64(start, at);
-        end = min_u64(end, mapping->end);
-        if (rest)
-            plan(pagein, at, start, rank, how);
-        plan(pagein, start, end, RANK_KNOWN, how);
-        at = end;
-    }
-    if (rest)
-        plan(pagein, at, mapping->end, rank, how);
+    plan(pagein, mapping, known, how, true);
+    plan(pagein, mapping, rest, how, false);
 }
 
 static void plan_fetch(struct pagein *pagein, const struct mapping *mapping)
 {
     switch (mapping->kind) {
     case MAPPING_STACK:
-        plan_split(pagein, mapping, RANK_STACK, HOW_ASK, true);
+        plan_both(pagein, mapping, RANK_KNOWN, RANK_STACK, HOW_ASK);
         break;
     case MAPPING_HEAP:
-        plan_split(pagein, mapping, RANK_HEAP, HOW_ASK, true);
+        plan_both(pagein, mapping, RANK_KNOWN, RANK_HEAP, HOW_ASK);
         break;
     case MAPPING_ANON:
-        plan_split(pagein, mapping, RANK_REST, HOW_ASK, true);
+        plan_both(pagein, mapping, RANK_KNOWN, RANK_REST, HOW_ASK);
         break;
     case MAPPING_FILE:
-        plan_split(pagein, mapping, RANK_WRITTEN, HOW_TOUCH, true);
-        plan_split(pagein, mapping, RANK_FILE, HOW_READ, false);
+        plan(pagein, mapping, RANK_KNOWN, HOW_READ, true);
+        plan_both(pagein, mapping, RANK_WRITTEN_KNOWN, RANK_WRITTEN, HOW_TOUCH);
         break;
     case MAPPING_SHARED:
-        plan_split(pagein, mapping, RANK_REST, HOW_READ, pagein->known_process < 0);
+        plan(pagein, mapping, RANK_KNOWN, HOW_READ, true);
+        if (pagein->known_of[pagein->planned] < 0)
+            plan(pagein, mapping, RANK_REST, HOW_READ, false);
         break;
     }
+}
+
+static void plan_note(struct pagein *pagein, const struct mapping *mapping)
+{
+    bool is_file = mapping->kind == MAPPING_FILE || mapping->kind == MAPPING_SHARED;
+    enum rank rank = mapping->kind == MAPPING_STACK ? RANK_STACK : is_file ? RANK_HEAP : RANK_REST;
+
+    if (is_file || pagein->config.task == PAGEIN_NOTE_ALL)
+        plan(pagein, mapping, rank, HOW_NOTE, false);
 }
 
 static int plan_mapping(const struct mapping *mapping, void *userdata)
 {
     struct pagein *pagein = userdata;
-    bool is_file = mapping->kind == MAPPING_FILE || mapping->kind == MAPPING_SHARED;
 
     if (mapping->end - mapping->start > MAPPING_MAX)
         return 0;
     if (pagein->config.task == PAGEIN_FETCH)
         plan_fetch(pagein, mapping);
-    else if (is_file || pagein->config.task == PAGEIN_NOTE_ALL)
-        plan(pagein, mapping->start, mapping->end, 0, HOW_NOTE);
+    else
+        plan_note(pagein, mapping);
     return 0;
 }
 
@@ -296,7 +315,8 @@ static bool plan_process(struct pagein *pagein)
     int r = process_open(&process, pid, &pagein->result.error);
 
     if (r == 0) {
-        pagein->known_process = workset_find(&pagein->known, pid, process.started);
+        pagein->known_of[pagein->planned] =
+            (int16_t)workset_find(&pagein->known, pid, process.started);
         r = process_for_each_mapping(&process, plan_mapping, pagein, &pagein->result.error);
         process_close(&process);
     }
@@ -342,7 +362,18 @@ static uint64_t look_at_limits(struct pagein *pagein)
         pagein->result.end = PAGEIN_LIMIT;
         return 0;
     }
-    return min_u64(room, info.mem_available - floor);
+    pagein->looked_usec = loop_now_usec();
+    return min_u64(LOOK_BYTES, min_u64(room, info.mem_available - floor));
+}
+
+/* May anything be charged? */
+static bool has_room(struct pagein *pagein)
+{
+    if (pagein->config.task != PAGEIN_FETCH)
+        pagein->left = KERNFILE_MAX;
+    else if (pagein->left < CALL_MIN || loop_now_usec() - pagein->looked_usec > LOOK_USEC)
+        pagein->left = look_at_limits(pagein);
+    return pagein->left > 0;
 }
 
 /* ---- the work ---- */
@@ -360,55 +391,77 @@ static int open_process(struct pagein *pagein, const struct item *item)
     return r;
 }
 
-static int scan(struct pagein *pagein, const struct item *item, enum page_state state,
-                struct iovec *ranges, uint64_t bytes)
+/* Of what was found, takes what the item is for; what there is no room for is found again. */
+static unsigned select_runs(struct pagein *pagein, const struct item *item,
+                            const struct iovec *found, unsigned n_found, struct iovec *ranges)
 {
-    return process_scan(&pagein->process, state, &pagein->cursor, item->end, ranges,
-                        PAGES_RANGES_MAX, bytes);
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < n_found; i++) {
+        uint64_t at = (uint64_t)(uintptr_t)found[i].iov_base, end = at + found[i].iov_len, start;
+        while (workset_run(&pagein->known, pagein->known_of[item->process], item->known, at, end,
+                           &start, &at)) {
+            if (n == PAGES_RANGES_MAX) {
+                pagein->cursor = start;
+                return n;
+            }
+            ranges[n++] = (struct iovec){ (void *)(uintptr_t)start, at - start };
+        }
+    }
+    return n;
 }
 
-static int ask(struct pagein *pagein, const struct item *item, uint64_t bytes)
+/* Brings in what is in swap, by asking for it or by touching it. */
+static int swap_in(struct pagein *pagein, const struct item *item, uint64_t bytes)
 {
-    struct iovec ranges[PAGES_RANGES_MAX];
-    int n = scan(pagein, item, PAGE_SWAPPED, ranges, bytes);
+    struct iovec found[PAGES_RANGES_MAX], ranges[PAGES_RANGES_MAX];
+    int n = process_scan(&pagein->process, PAGE_SWAPPED, &pagein->cursor, item->end, found,
+                         PAGES_RANGES_MAX, bytes);
 
     if (n <= 0)
         return n;
-    uint64_t sum = pages_sum(ranges, (unsigned)n);
+    unsigned selected = select_runs(pagein, item, found, (unsigned)n, ranges);
+    uint64_t sum = pages_sum(ranges, selected);
     pagein->result.swapped_in += sum;
     pagein->left -= min_u64(pagein->left, sum);
-    return process_ask(&pagein->process, ranges, (unsigned)n);
+    return item->how == HOW_TOUCH ? process_touch(&pagein->process, ranges, selected)
+                                  : process_ask(&pagein->process, ranges, selected);
 }
 
-static int touch(struct pagein *pagein, const struct item *item, uint64_t bytes)
+/* The next range to read; near ones are one. */
+static bool next_to_read(struct pagein *pagein, const struct item *item, uint64_t *ret_start,
+                         uint64_t *ret_end)
 {
-    struct iovec ranges[PAGES_RANGES_MAX];
-    int n = scan(pagein, item, PAGE_SWAPPED, ranges, min_u64(bytes, TOUCH_MAX));
+    const struct workset *known = &pagein->known;
+    int process = pagein->known_of[item->process];
+    uint64_t start, end;
 
-    if (n <= 0)
-        return n;
-    uint64_t sum = pages_sum(ranges, (unsigned)n);
-    pagein->result.swapped_in += sum;
-    pagein->left -= min_u64(pagein->left, sum);
-    return process_touch(&pagein->process, ranges, (unsigned)n);
+    if (!workset_run(known, process, item->known, pagein->cursor, item->end, ret_start, ret_end))
+        return false;
+    while (*ret_end - *ret_start < FILE_PIECE &&
+           workset_run(known, process, item->known, *ret_end, item->end, &start, &end) &&
+           start - *ret_end <= FILE_GAP)
+        *ret_end = end;
+    if (*ret_end - *ret_start > FILE_PIECE)
+        *ret_end = *ret_start + FILE_PIECE;
+    return true;
 }
 
 static int read_file(struct pagein *pagein, const struct item *item, uint64_t bytes)
 {
     struct iovec ranges[CALL_MAX / FILE_PIECE];
+    uint64_t sum = 0, start, end;
     unsigned n = 0;
-    uint64_t sum = 0;
+    bool more = pagein->result.file_read < FILE_MAX;
 
-    if (pagein->result.file_read >= FILE_MAX) {
+    while (more && sum < bytes && n < ARRAY_SIZE(ranges) &&
+           (more = next_to_read(pagein, item, &start, &end))) {
+        ranges[n++] = (struct iovec){ (void *)(uintptr_t)start, end - start };
+        sum += end - start;
+        pagein->cursor = end;
+    }
+    if (!more)
         pagein->cursor = item->end;
-        return 0;
-    }
-    while (pagein->cursor < item->end && sum < bytes && n < ARRAY_SIZE(ranges)) {
-        uint64_t piece = min_u64(FILE_PIECE, item->end - pagein->cursor);
-        ranges[n++] = (struct iovec){ (void *)(uintptr_t)pagein->cursor, piece };
-        pagein->cursor += piece;
-        sum += piece;
-    }
     pagein->result.file_read += sum;
     pagein->left -= min_u64(pagein->left, sum);
     return process_ask(&pagein->process, ranges, n);
@@ -416,20 +469,19 @@ static int read_file(struct pagein *pagein, const struct item *item, uint64_t by
 
 static int note(struct pagein *pagein, const struct item *item)
 {
-    struct iovec ranges[PAGES_RANGES_MAX];
-    int n = scan(pagein, item, PAGE_PRESENT, ranges, UINT64_MAX);
+    struct iovec found[PAGES_RANGES_MAX];
+    int n = process_scan(&pagein->process, PAGE_PRESENT, &pagein->cursor, item->end, found,
+                         PAGES_RANGES_MAX, UINT64_MAX);
 
-    if (n > 0 && pagein->noting != item->process) {
-        pagein->noting = item->process;
-        if (!workset_begin_process(&pagein->noted, pagein->process.pid, pagein->process.started))
-            return -ENOMEM;
+    if (n <= 0)
+        return n;
+    int process = workset_add_process(&pagein->noted, pagein->process.pid, pagein->process.started);
+    for (int i = 0; i < n && process >= 0; i++) {
+        uint64_t start = (uint64_t)(uintptr_t)found[i].iov_base;
+        if (!workset_add(&pagein->noted, process, start, start + found[i].iov_len))
+            process = -1;
     }
-    for (int i = 0; i < n; i++) {
-        uint64_t start = (uint64_t)(uintptr_t)ranges[i].iov_base;
-        if (!workset_add(&pagein->noted, start, start + ranges[i].iov_len))
-            return -ENOMEM;
-    }
-    return n;
+    return process < 0 ? -ENOMEM : 0;
 }
 
 static int do_call(struct pagein *pagein, const struct item *item)
@@ -438,9 +490,9 @@ static int do_call(struct pagein *pagein, const struct item *item)
 
     switch ((enum how)item->how) {
     case HOW_ASK:
-        return ask(pagein, item, bytes);
+        return swap_in(pagein, item, bytes);
     case HOW_TOUCH:
-        return touch(pagein, item, bytes);
+        return swap_in(pagein, item, min_u64(bytes, TOUCH_MAX));
     case HOW_READ:
         return read_file(pagein, item, bytes);
     case HOW_NOTE:
@@ -499,13 +551,9 @@ static bool work_on_item(struct pagein *pagein)
 
 static bool work(struct pagein *pagein, uint64_t deadline)
 {
-    pagein->left = pagein->config.task == PAGEIN_FETCH ? look_at_limits(pagein) : KERNFILE_MAX;
-    while (pagein->next < pagein->n_items && loop_now_usec() < deadline) {
-        if (pagein->left < CALL_MIN)
-            return pagein->result.end == PAGEIN_DONE;
-        if (!work_on_item(pagein))
+    while (pagein->next < pagein->n_items && loop_now_usec() < deadline)
+        if (!has_room(pagein) || !work_on_item(pagein))
             return false;
-    }
     return pagein->next < pagein->n_items;
 }
 

@@ -266,6 +266,9 @@ static int scan_by_read(int fd, enum page_state state, uint64_t *cursor, uint64_
     uint64_t wanted = state == PAGE_SWAPPED ? PAGEMAP_SWAPPED : PAGEMAP_PRESENT;
     uint64_t n = (end - *cursor) / size;
 
+    /* Not much more than will be used: the next call would read the rest again. */
+    if (n > runs->max_bytes / size * 2)
+        n = runs->max_bytes / size * 2;
     if (n > PAGEMAP_BATCH)
         n = PAGEMAP_BATCH;
     ssize_t got =

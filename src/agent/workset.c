@@ -2,10 +2,9 @@
 
 #include <uthash.h>
 
-/* Sixteen pages are what the kernel maps around a fault in a file, and what costs one disk request
- * more than nothing to read in vain. */
-#define GAP_FIRST 16
-#define ROOM_STEP 64
+#define BLOCK_PAGES 64
+#define ROOM_FIRST  64
+#define PLACE_BITS  48
 
 static uint64_t page_size(void)
 {
@@ -13,73 +12,6 @@ static uint64_t page_size(void)
 }
 
 /* ---- a set ---- */
-
-bool workset_begin_process(struct workset *set, pid_t pid, uint64_t started)
-{
-    if (set->n_processes == WORKSET_PROCESSES_MAX)
-        return false;
-    struct workset_process *grown =
-        reallocarray(set->processes, set->n_processes + 1, sizeof *grown);
-    if (!grown)
-        return false;
-    set->processes = grown;
-    grown[set->n_processes++] = (struct workset_process){ .pid = pid, .started = started };
-    return true;
-}
-
-/* Joins `next` to `last` when little lies between them. */
-static bool join(struct workset_range *last, const struct workset_range *next, unsigned gap)
-{
-    if (last->process != next->process || next->start > last->start + last->n_pages + gap)
-        return false;
-    last->n_pages = (uint32_t)(next->start + next->n_pages - last->start);
-    return true;
-}
-
-/* Joins ranges that are ever less near until there is room. */
-static void coarsen(struct workset *set)
-{
-    while (set->n_ranges > WORKSET_RANGES_MAX / 2 && set->gap < UINT32_MAX / 2) {
-        unsigned kept = 0;
-        set->gap *= 2;
-        for (unsigned i = 1; i < set->n_ranges; i++)
-            if (!join(&set->ranges[kept], &set->ranges[i], set->gap))
-                set->ranges[++kept] = set->ranges[i];
-        set->n_ranges = kept + 1;
-    }
-}
-
-static bool make_room(struct workset *set)
-{
-    if (set->n_ranges == WORKSET_RANGES_MAX)
-        coarsen(set);
-    if (set->n_ranges < set->room)
-        return true;
-    unsigned room = set->room ? set->room * 2 : ROOM_STEP;
-    struct workset_range *grown = reallocarray(set->ranges, room, sizeof *grown);
-    if (!grown)
-        return false;
-    set->ranges = grown;
-    set->room = room;
-    return true;
-}
-
-bool workset_add(struct workset *set, uint64_t start, uint64_t end)
-{
-    uint64_t size = page_size();
-    struct workset_range range = { .start = start / size,
-                                   .n_pages = (uint32_t)((end - start) / size),
-                                   .process = set->n_processes - 1 };
-
-    if (set->gap == 0)
-        set->gap = GAP_FIRST;
-    if (set->n_ranges && join(&set->ranges[set->n_ranges - 1], &range, set->gap))
-        return true;
-    if (!make_room(set))
-        return false;
-    set->ranges[set->n_ranges++] = range;
-    return true;
-}
 
 int workset_find(const struct workset *set, pid_t pid, uint64_t started)
 {
@@ -89,31 +21,152 @@ int workset_find(const struct workset *set, pid_t pid, uint64_t started)
     return -1;
 }
 
-/* Does the range lie before that place, ascending by process and address? */
-static bool lies_before(const struct workset_range *range, unsigned process, uint64_t page)
+int workset_add_process(struct workset *set, pid_t pid, uint64_t started)
 {
-    if (range->process != process)
-        return range->process < process;
-    return range->start + range->n_pages <= page;
+    int found = workset_find(set, pid, started);
+
+    if (found >= 0 || set->n_processes == WORKSET_PROCESSES_MAX)
+        return found;
+    struct workset_process *grown =
+        reallocarray(set->processes, set->n_processes + 1, sizeof *grown);
+    if (!grown)
+        return -1;
+    set->processes = grown;
+    grown[set->n_processes] = (struct workset_process){ .pid = pid, .started = started };
+    return (int)set->n_processes++;
 }
 
-bool workset_next(const struct workset *set, int process, uint64_t address, uint64_t *ret_start,
-                  uint64_t *ret_end)
+static uint64_t place_of(int process, uint64_t page)
 {
-    uint64_t size = page_size();
-    unsigned low = 0, high = process < 0 ? 0 : set->n_ranges;
+    return (uint64_t)process << PLACE_BITS | page / BLOCK_PAGES;
+}
+
+static bool make_room(struct workset *set)
+{
+    if (set->n_blocks < set->room)
+        return true;
+    unsigned room = set->room ? set->room * 2 : ROOM_FIRST;
+    struct workset_block *grown = reallocarray(set->blocks, room, sizeof *grown);
+    if (!grown)
+        return false;
+    set->blocks = grown;
+    set->room = room;
+    return true;
+}
+
+static bool add_to_block(struct workset *set, uint64_t place, uint64_t pages)
+{
+    if (set->n_blocks && set->blocks[set->n_blocks - 1].place == place) {
+        set->blocks[set->n_blocks - 1].pages |= pages;
+        return true;
+    }
+    if (set->n_blocks == WORKSET_BLOCKS_MAX)
+        return true;
+    if (!make_room(set))
+        return false;
+    set->blocks[set->n_blocks++] = (struct workset_block){ place, pages };
+    return true;
+}
+
+/* The bits from the n-th on. */
+static uint64_t bits_from(uint64_t n)
+{
+    return UINT64_MAX << n;
+}
+
+bool workset_add(struct workset *set, int process, uint64_t start, uint64_t end)
+{
+    uint64_t page = start / page_size(), last = end / page_size();
+
+    while (page < last) {
+        uint64_t next = (page / BLOCK_PAGES + 1) * BLOCK_PAGES;
+        uint64_t pages = bits_from(page % BLOCK_PAGES);
+        if (last < next)
+            pages &= ~bits_from(last % BLOCK_PAGES);
+        if (!add_to_block(set, place_of(process, page), pages))
+            return false;
+        page = next;
+    }
+    return true;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct workset_block *left = a, *right = b;
+
+    return (left->place > right->place) - (left->place < right->place);
+}
+
+void workset_seal(struct workset *set)
+{
+    unsigned kept = 0;
+
+    if (set->n_blocks == 0)
+        return;
+    qsort(set->blocks, set->n_blocks, sizeof set->blocks[0], by_place);
+    for (unsigned i = 1; i < set->n_blocks; i++) {
+        if (set->blocks[i].place == set->blocks[kept].place)
+            set->blocks[kept].pages |= set->blocks[i].pages;
+        else
+            set->blocks[++kept] = set->blocks[i];
+    }
+    set->n_blocks = kept + 1;
+}
+
+/* The first block at `place` or after it; NULL when there is none. */
+static const struct workset_block *find_block(const struct workset *set, uint64_t place)
+{
+    unsigned low = 0, high = set->n_blocks;
 
     while (low < high) {
         unsigned middle = (low + high) / 2;
-        if (lies_before(&set->ranges[middle], (unsigned)process, address / size))
+        if (set->blocks[middle].place < place)
             low = middle + 1;
         else
             high = middle;
     }
-    if (process < 0 || low == set->n_ranges || set->ranges[low].process != (unsigned)process)
+    return low < set->n_blocks ? &set->blocks[low] : NULL;
+}
+
+/* The first page from `page` on that is in the set, or that is not; `last` when there is none. */
+static uint64_t next_page(const struct workset *set, int process, bool inside, uint64_t page,
+                          uint64_t last)
+{
+    while (page < last) {
+        uint64_t place = place_of(process, page);
+        const struct workset_block *block = find_block(set, place);
+        if (block && block->place == place) {
+            uint64_t pages = inside ? block->pages : ~block->pages;
+            uint64_t found = pages & bits_from(page % BLOCK_PAGES);
+            page -= page % BLOCK_PAGES;
+            if (found)
+                return page + (uint64_t)__builtin_ctzll(found);
+            page += BLOCK_PAGES;
+        } else if (!inside) {
+            return page;
+        } else {
+            bool same = block && block->place >> PLACE_BITS == (uint64_t)process;
+            page = same ? (block->place & ~bits_from(PLACE_BITS)) * BLOCK_PAGES : last;
+        }
+    }
+    return last;
+}
+
+bool workset_run(const struct workset *set, int process, bool inside, uint64_t at, uint64_t end,
+                 uint64_t *ret_start, uint64_t *ret_end)
+{
+    uint64_t size = page_size(), first = at / size, last = end / size, stop = last;
+
+    if (process < 0 && inside)
         return false;
-    *ret_start = set->ranges[low].start * size;
-    *ret_end = *ret_start + set->ranges[low].n_pages * size;
+    if (process >= 0) {
+        first = next_page(set, process, inside, first, last);
+        stop = next_page(set, process, !inside, first, last);
+    }
+    if (first >= last)
+        return false;
+    *ret_start = first * size;
+    *ret_end = (stop < last ? stop : last) * size;
     return true;
 }
 
@@ -131,9 +184,9 @@ bool workset_copy(struct workset *ret, const struct workset *set)
     struct workset copy = *set;
 
     copy.processes = copy_of(set->processes, set->n_processes, sizeof set->processes[0]);
-    copy.ranges = copy_of(set->ranges, set->n_ranges, sizeof set->ranges[0]);
-    copy.room = set->n_ranges;
-    if (!copy.processes || !copy.ranges) {
+    copy.blocks = copy_of(set->blocks, set->n_blocks, sizeof set->blocks[0]);
+    copy.room = set->n_blocks;
+    if (!copy.processes || !copy.blocks) {
         workset_clear(&copy);
         return false;
     }
@@ -144,7 +197,7 @@ bool workset_copy(struct workset *ret, const struct workset *set)
 void workset_clear(struct workset *set)
 {
     free(set->processes);
-    free(set->ranges);
+    free(set->blocks);
     *set = (struct workset){ 0 };
 }
 
@@ -207,12 +260,12 @@ void workset_table_forget(struct workset_table *table, const char *uid)
 /* What will not grow any more gives back what it does not need. */
 static void trim(struct workset *set)
 {
-    struct workset_range *trimmed =
-        set->n_ranges ? reallocarray(set->ranges, set->n_ranges, sizeof *trimmed) : NULL;
+    struct workset_block *trimmed =
+        set->n_blocks ? reallocarray(set->blocks, set->n_blocks, sizeof *trimmed) : NULL;
 
     if (trimmed) {
-        set->ranges = trimmed;
-        set->room = set->n_ranges;
+        set->blocks = trimmed;
+        set->room = set->n_blocks;
     }
 }
 
