@@ -1,5 +1,6 @@
 # Torpor: `make help` prints the menu.
 
+comma    := ,
 BUILD    ?= build
 CC       ?= cc
 VERSION  := $(shell cat VERSION)
@@ -18,7 +19,6 @@ CFLAGS   := -O1 -g -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recov
 HARDEN   := -fstack-protector-strong
 LDFLAGS  += -fsanitize=$(SAN)
 endif
-comma    := ,
 
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DTORPOR_VERSION='"$(VERSION)"' -Iinclude -Itests/support -I$(BUILD)/gen \
              $(WARNINGS) $(HARDEN) $(CFLAGS) $(shell pkg-config --cflags $(PACKAGES)) -pthread
@@ -126,18 +126,23 @@ format: ## format the sources
 format-check: ## are the sources formatted?
 	@clang-format --dry-run --Werror $(SOURCES)
 
+lint: export TIDY = $(subst $(space),$(comma),$(TIDY_CHECKS))
+lint: export FLAGS = $(ALL_CFLAGS) -Wno-unknown-warning-option
 lint: $(BUILD)/gen/trigger.skel.h ## static analysis: cppcheck and clang-tidy
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr --suppress=missingIncludeSystem --suppress=uninitvar \
 	    --suppress=legacyUninitvar -Iinclude -DTORPOR_VERSION='""' \
-	    --include=tests/support/cppcheck.h src
-	clang-tidy --quiet --warnings-as-errors='*' --checks='$(subst $(space),$(comma),$(TIDY))' \
-	    $(filter-out %.bpf.c,$(wildcard src/*/*.c)) -- $(ALL_CFLAGS) -Wno-unknown-warning-option
+	    --include=tests/support/cppcheck.h -i src/agent/trigger.bpf.c src
+	@echo "  TIDY src"
+	@printf '%s\n' $(filter-out %.bpf.c,$(wildcard src/*/*.c)) | xargs -P $(shell nproc) -n 8 sh -c \
+	    'eval clang-tidy --quiet --warnings-as-errors="\*" --checks="\$$TIDY" "$$@" -- "$$FLAGS"' tidy
 
 # Off are matters of taste, and those that know neither va_start nor who owns what in a callback.
-TIDY := -* clang-analyzer-* bugprone-* -clang-analyzer-security.insecureAPI.* \
+TIDY_CHECKS := -* clang-analyzer-* bugprone-* -clang-analyzer-security.insecureAPI.* \
         -clang-analyzer-valist.Uninitialized -clang-analyzer-unix.Malloc \
-        -clang-analyzer-core.NullDereference -clang-analyzer-core.NonNullParamChecker \
+        -clang-analyzer-optin.portability.UnixAPI -clang-analyzer-core.NullDereference \
+        -clang-analyzer-core.NonNullParamChecker -clang-analyzer-core.uninitialized.Assign \
+        -clang-analyzer-core.UndefinedBinaryOperatorResult \
         -bugprone-easily-swappable-parameters -bugprone-reserved-identifier \
         -bugprone-assignment-in-if-condition -bugprone-narrowing-conversions \
         -bugprone-implicit-widening-of-multiplication-result \
