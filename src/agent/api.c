@@ -8,10 +8,34 @@
 #include "common/log.h"
 #include "common/loop.h"
 
+/* A request that was not answered in its handler. */
+struct held {
+    struct held *next, **link;       /* of the api */
+    void (*drop)(struct held *held); /* forgets and frees it, without an answer */
+};
+
 struct api {
     struct api_config config;
     struct http_server *server;
+    struct held *held;
 };
+
+static void held_add(struct api *api, struct held *held, void (*drop)(struct held *held))
+{
+    held->drop = drop;
+    held->next = api->held;
+    held->link = &api->held;
+    if (held->next)
+        held->next->link = &held->next;
+    api->held = held;
+}
+
+static void held_remove(struct held *held)
+{
+    *held->link = held->next;
+    if (held->next)
+        held->next->link = held->link;
+}
 
 /* ---- from outcomes to the wire ---- */
 
@@ -71,6 +95,7 @@ static json_t *look_up_status(struct api *api, const char *uid, int *ret_r, cons
 
 /* A request that waits for a pod. */
 struct call {
+    struct held held;
     struct freezer_waiter waiter;
     struct api *api;
     struct http_request *request;
@@ -95,6 +120,15 @@ static void reply_status(struct call *call, const struct pod *pod, bool already)
     http_reply_json(call->request, 200, status);
 }
 
+static void call_drop(struct held *held)
+{
+    struct call *call = container_of(held, struct call, held);
+
+    held_remove(held);
+    freezer_forget(&call->waiter);
+    free(call);
+}
+
 static void on_done(struct freezer_waiter *waiter, int r, bool already, const struct pod *pod,
                     const struct error *error)
 {
@@ -106,7 +140,7 @@ static void on_done(struct freezer_waiter *waiter, int r, bool already, const st
         reply_failure(call->request, r, waiter->reason, error);
     call->answered = true;
     if (!call->in_handler)
-        free(call);
+        call_drop(&call->held);
 }
 
 /* It takes longer than a caller waits: tell what is known. */
@@ -118,7 +152,7 @@ static void on_deadline(struct http_request *request, void *userdata)
     (void)request;
     freezer_forget(&call->waiter);
     reply_status(call, pod, call->waiter.already);
-    free(call);
+    call_drop(&call->held);
 }
 
 static struct call *call_new(struct api *api, struct http_request *request, const char *uid)
@@ -134,6 +168,7 @@ static struct call *call_new(struct api *api, struct http_request *request, cons
     call->request = request;
     call->in_handler = true;
     strcpy(call->uid, uid);
+    held_add(api, &call->held, call_drop);
     return call;
 }
 
@@ -142,7 +177,7 @@ static void call_settle(struct call *call)
 {
     call->in_handler = false;
     if (call->answered)
-        free(call);
+        call_drop(&call->held);
     else
         http_request_hold(call->request, RECLAIM_WAIT_USEC, on_deadline, call);
 }
@@ -238,7 +273,9 @@ static void thaw_pod(struct api *api, struct http_request *request, const struct
 
 /* A request that thaws every pod of a group: all are thawed in the call, then waited for. */
 struct group_call {
+    struct held held;
     struct http_request *request;
+    unsigned n; /* members */
     json_t *pods;
     unsigned pending; /* waiters, and one for the handler */
     bool failed;
@@ -250,19 +287,40 @@ struct group_call {
     } members[];
 };
 
+static void group_drop(struct held *held)
+{
+    struct group_call *call = container_of(held, struct group_call, held);
+
+    held_remove(held);
+    for (unsigned i = 0; i < call->n; i++)
+        freezer_forget(&call->members[i].waiter);
+    json_decref(call->pods);
+    free(call);
+}
+
+/* What is known: every pod that is thawed. */
+static void group_answer(struct group_call *call)
+{
+    bool already = json_array_size(call->pods) == 0;
+
+    if (call->failed)
+        reply_failure(call->request, -EIO, NULL, &call->error);
+    else
+        http_reply_json(call->request, 200,
+                        json_pack("{sO sb}", "pods", call->pods, "already", already));
+    group_drop(&call->held);
+}
+
 static void group_unref(struct group_call *call)
 {
-    if (--call->pending > 0)
-        return;
-    if (call->failed) {
-        json_decref(call->pods);
-        reply_failure(call->request, -EIO, NULL, &call->error);
-    } else {
-        bool already = json_array_size(call->pods) == 0;
-        http_reply_json(call->request, 200,
-                        json_pack("{so sb}", "pods", call->pods, "already", already));
-    }
-    free(call);
+    if (--call->pending == 0)
+        group_answer(call);
+}
+
+static void on_group_deadline(struct http_request *request, void *userdata)
+{
+    (void)request;
+    group_answer(userdata);
 }
 
 static void on_member_done(struct freezer_waiter *waiter, int r, bool already,
@@ -310,7 +368,9 @@ static void thaw_group(struct api *api, struct http_request *request, const stru
     }
     call->request = request;
     call->pods = json_array();
+    call->n = n;
     call->pending = n + 1;
+    held_add(api, &call->held, group_drop);
     collect_group(freezer, args->group, call->members);
     for (unsigned i = 0; i < n; i++) {
         call->members[i].call = call;
@@ -318,7 +378,7 @@ static void thaw_group(struct api *api, struct http_request *request, const stru
         freezer_thaw(freezer, call->members[i].uid, args->generation, &call->members[i].waiter);
     }
     if (call->pending > 1)
-        http_request_hold(request, RECLAIM_WAIT_USEC, NULL, NULL);
+        http_request_hold(request, RECLAIM_WAIT_USEC, on_group_deadline, call);
     group_unref(call);
 }
 
@@ -493,8 +553,11 @@ int api_open(struct api **ret, const struct api_config *config, struct error *er
 
 struct api *api_close(struct api *api)
 {
-    if (api)
+    if (api) {
         http_server_close(api->server);
+        while (api->held)
+            api->held->drop(api->held);
+    }
     free(api);
     return NULL;
 }
