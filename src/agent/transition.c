@@ -298,7 +298,8 @@ void transition_hurry(struct pod *pod)
 /* What the end of the frozen state is to those who hear of it. */
 static void tell_thawed(struct pod *pod, enum thaw_cause cause, uint64_t started_usec)
 {
-    uint64_t frozen_for = events_now_usec() - pod->cgroups.record.frozen_at_usec;
+    uint64_t now = events_now_usec(), since = pod->cgroups.record.frozen_at_usec;
+    uint64_t frozen_for = now > since ? now - since : 0; /* a clock can be set back */
 
     tell_count(pod, STAT_THAWS, cause);
     tell_duration(pod, STAT_THAW_SECONDS, loop_now_usec() - started_usec);
