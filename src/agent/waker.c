@@ -34,6 +34,7 @@ struct waker_arm {
     struct waker *waker;
     struct pod *pod;
     struct trigger_link *trigger;
+    bool attached;
     struct queues *queues;
     uint64_t *cgroups;
     struct queues_question question;
@@ -157,11 +158,25 @@ void waker_prepare(struct pod *pod)
 void waker_attach(struct pod *pod)
 {
     struct error error = ERROR_INIT;
+    struct waker_arm *arm = pod->arm;
 
-    if (pod->arm && pod->arm->trigger &&
-        trigger_attach(pod->arm->trigger, pod->cgroups.pod_fd, &error) < 0)
+    if (!arm || !arm->trigger)
+        return;
+    arm->attached = trigger_attach(arm->trigger, pod->cgroups.pod_fd, &error) == 0;
+    if (!arm->attached)
         log_error_with(FIELDS({ "POD", pod->cgroups.record.pod_uid }),
                        "%s: no packet will wake this pod", error.msg);
+}
+
+enum trigger_means waker_means_of(const struct pod *pod)
+{
+    const struct waker_arm *arm = pod->arm;
+
+    if (!arm || (arm->waker->trigger && !arm->attached))
+        return TRIGGER_MEANS_NONE;
+    if (arm->waker->trigger)
+        return TRIGGER_MEANS_BPF;
+    return arm->queues ? TRIGGER_MEANS_POLL : TRIGGER_MEANS_NONE;
 }
 
 void waker_disarm(struct pod *pod)
@@ -201,13 +216,13 @@ static void look_done(struct worker_job *job)
 {
     struct waker_arm *arm = container_of(job, struct waker_arm, job);
 
-    arm->workers--;
     arm->looking = false;
     if (arm->link && arm->result < 0)
         log_warning_with(FIELDS({ "POD", arm->pod->cgroups.record.pod_uid }), "%s, ignoring",
                          arm->error.msg);
     else if (arm->link && arm->answer.kind != QUEUES_NOTHING)
-        wake(arm);
+        wake(arm); /* disarms: it is kept by its worker until here */
+    arm->workers--;
     unref(arm);
 }
 
