@@ -53,8 +53,9 @@ struct queues_question {
     const struct trigger_source *ignored; /* networks that do not count, such as probes' */
     size_t n_ignored;
     /* A request is unanswered when data came within so many milliseconds and after the last data
-     * that were sent; 0: do not look. The kernel's clock ticks in jiffies (1 to 10 ms): of two that
-     * fall into one tick, it is taken to be answered. */
+     * that were sent; 0: do not look. The kernel's clock ticks in jiffies (1 to 10 ms): when both
+     * fall into one tick, the acknowledgement of what was sent decides, and where that came in the
+     * same tick, too, a request of the last two seconds is taken to be unanswered. */
     uint64_t unanswered_msec;
 };
 

@@ -16,6 +16,11 @@
 /* A pod listens on a handful of sockets. One with more is polled the slow way. */
 #define LISTENERS_MAX 16
 
+/* How long a request is taken to be unanswered of which the kernel's clock is too coarse to tell: what
+ * may pass between the decision to freeze and the look. The price is a pod that runs on when it is
+ * frozen so soon after its last answer. */
+#define TIE_MSEC 2000
+
 /* The process could end, and its number be given away, between the two looks at who it is. */
 #define OPEN_ATTEMPTS 3
 
@@ -240,14 +245,26 @@ static bool waits_for_accept(const struct inet_diag_msg *about)
     }
 }
 
-/* Both times of tcp_info are ages in milliseconds. A connection that never carried an answer needs
- * no comparison, which would be a tie when it came in the same tick as its request. */
+/* The request and an answer came in the same tick (4 ms at 250 Hz). The answer to this request, when
+ * it is still under way or was acknowledged later than the request came; else maybe the one before:
+ * a client that asks anew as soon as it has its answer brings about nothing but ties, and it waits.
+ */
+static bool may_be_unanswered(const struct tcp_info *info)
+{
+    return info->tcpi_last_data_recv < TIE_MSEC && info->tcpi_unacked == 0 &&
+           info->tcpi_last_ack_recv == info->tcpi_last_data_recv;
+}
+
+/* The times of tcp_info are ages in milliseconds. A connection that never carried an answer needs
+ * no comparison. */
 static bool is_unanswered(const struct queues_question *question, const struct tcp_info *info)
 {
-    if (!info || info->tcpi_data_segs_in == 0)
+    if (!info || info->tcpi_data_segs_in == 0 ||
+        info->tcpi_last_data_recv >= question->unanswered_msec)
         return false;
-    return info->tcpi_last_data_recv < question->unanswered_msec &&
-           (info->tcpi_data_segs_out == 0 || info->tcpi_last_data_recv < info->tcpi_last_data_sent);
+    if (info->tcpi_data_segs_out == 0 || info->tcpi_last_data_recv < info->tcpi_last_data_sent)
+        return true;
+    return info->tcpi_last_data_recv == info->tcpi_last_data_sent && may_be_unanswered(info);
 }
 
 static enum queues_kind judge_accepted(const struct look *look,
