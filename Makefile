@@ -62,6 +62,7 @@ $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
 # The fake kernel and the fake disk of tests/support/fake_calls.h.
 FAKED := $(patsubst %,$(BUILD)/tests/unit/test_%,api freezer pod reclaim reconcile selftest watch)
 $(FAKED): WRAP := write file_replace file_remove
+$(BUILD)/tests/unit/test_api: WRAP += freezer_freeze
 
 # ---- BPF: compiled by clang whatever compiles the rest, embedded as a skeleton ----
 
