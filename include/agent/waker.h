@@ -48,6 +48,9 @@ void waker_attach(struct pod *pod);
 /* After it: did something come before the trigger was armed? */
 void waker_look(struct pod *pod);
 
+/* What tells of packets for this pod: TRIGGER_MEANS_NONE when nothing does. */
+enum trigger_means waker_means_of(const struct pod *pod);
+
 /* Harmless when it is not armed. */
 void waker_disarm(struct pod *pod);
 

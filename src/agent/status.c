@@ -101,18 +101,27 @@ static json_t *durations(const struct pod *pod)
                      msec_or_null(pod->reclaimed.usec));
 }
 
+/* What would notice a packet for it. */
+static json_t *trigger_of(const struct pod *pod)
+{
+    enum trigger_means means = waker_means_of(pod);
+
+    return means == TRIGGER_MEANS_NONE ? json_null() : json_string(trigger_means_names[means]);
+}
+
 json_t *status_of(const struct pod *pod)
 {
     const struct record *record = &pod->cgroups.record;
     unsigned frozen;
 
     return json_pack(
-        "{ss ss so sI so ss so so ss so so so}", "pod_uid", record->pod_uid, "state", state_of(pod),
-        "group", string_or_null(record->group), "generation", (json_int_t)record->generation,
-        "frozen_at", frozen_at(pod), "reclaim", reclaim_state_names[pod->reclaim_state], "reason",
-        string_or_null(pod->reclaim_reason), "limited_by", string_or_null(pod->reclaim_limit),
-        "wake_on", wake_on_names[record->wake_on], "memory", memory_status(&pod->cgroups, true),
-        "containers", containers_status(&pod->cgroups, &frozen), "durations", durations(pod));
+        "{ss ss so sI so ss so so ss so so so so}", "pod_uid", record->pod_uid, "state",
+        state_of(pod), "group", string_or_null(record->group), "generation",
+        (json_int_t)record->generation, "frozen_at", frozen_at(pod), "reclaim",
+        reclaim_state_names[pod->reclaim_state], "reason", string_or_null(pod->reclaim_reason),
+        "limited_by", string_or_null(pod->reclaim_limit), "wake_on", wake_on_names[record->wake_on],
+        "trigger", trigger_of(pod), "memory", memory_status(&pod->cgroups, true), "containers",
+        containers_status(&pod->cgroups, &frozen), "durations", durations(pod));
 }
 
 json_t *status_of_cgroups(const struct pod_cgroups *cgroups)
@@ -121,11 +130,12 @@ json_t *status_of_cgroups(const struct pod_cgroups *cgroups)
     json_t *containers = containers_status(cgroups, &frozen);
     bool foreign = n > 0 && frozen == n;
 
-    return json_pack(
-        "{ss ss so sI so ss so so so so so s{so so} sb}", "pod_uid", cgroups->record.pod_uid,
-        "state", pod_state_names[foreign ? POD_FROZEN : POD_RUNNING], "group", json_null(),
-        "generation", (json_int_t)0, "frozen_at", json_null(), "reclaim",
-        reclaim_state_names[RECLAIM_NONE], "reason", json_null(), "limited_by", json_null(),
-        "wake_on", json_null(), "memory", memory_status(cgroups, false), "containers", containers,
-        "durations", "freeze", json_null(), "reclaim", json_null(), "foreign", foreign);
+    return json_pack("{ss ss so sI so ss so so so so so so s{so so} sb}", "pod_uid",
+                     cgroups->record.pod_uid, "state",
+                     pod_state_names[foreign ? POD_FROZEN : POD_RUNNING], "group", json_null(),
+                     "generation", (json_int_t)0, "frozen_at", json_null(), "reclaim",
+                     reclaim_state_names[RECLAIM_NONE], "reason", json_null(), "limited_by",
+                     json_null(), "wake_on", json_null(), "trigger", json_null(), "memory",
+                     memory_status(cgroups, false), "containers", containers, "durations", "freeze",
+                     json_null(), "reclaim", json_null(), "foreign", foreign);
 }
