@@ -8,10 +8,12 @@ $(BUILD)/tests/bench/%: tests/bench/%.c tests/bench/tool.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -D_GNU_SOURCE $(WARNINGS) $(HARDEN) $(CFLAGS) $(LDFLAGS) -o $@ $<
 
-.PHONY: bench bench-quick
-bench: all $(BENCH_TOOLS) $(BUILD)/tests/workload/hog ## what freezing and thawing cost, against raw system calls (6 minutes, as root)
+.PHONY: bench bench-quick bench-tools
+bench-tools: $(BENCH_TOOLS) $(BUILD)/tests/workload/hog
+
+bench: all bench-tools ## what a freeze and a thaw cost (6 minutes, as root)
 	$(BENCH)
 
 # Its figures say nothing.
-bench-quick: all $(BENCH_TOOLS) $(BUILD)/tests/workload/hog ## does the bench work at all? (seconds, as root)
+bench-quick: all bench-tools ## does the bench work at all? (seconds, as root)
 	$(BENCH) --quick

@@ -89,7 +89,8 @@ def noise(busy):
 def report(part):
     kernel, cpus = part["machine"]["kernel"], part["machine"]["cpus"]
     print(f"\nKernel {kernel}, {cpus} cpus", end="")
-    print(figures.table(part["figures"]), noise(part["busy"]), sep="\n", flush=True)
+    table = figures.table(part["figures"], part["busy"] >= NOISY)
+    print(table, noise(part["busy"]), sep="\n", flush=True)
 
 
 def write(file, parts):
