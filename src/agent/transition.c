@@ -355,9 +355,12 @@ void transition_wake(struct pod *pod, const struct trigger_event *packet)
     struct error error = ERROR_INIT;
     int r = error_outcome(&error, FREEZER_E_CONFLICT, "a packet came for it (%s from %s)",
                           packet->kind, packet->source);
+    bool was_frozen = pod->state == POD_FROZEN;
 
     transition_leave(pod, THAW_PACKET, r, &error);
     uint64_t usec = loop_now_usec() - packet->seen_usec;
+    if (!was_frozen)
+        return; /* those who wait for the freeze are told */
     tell_duration(pod, STAT_WAKE_SECONDS, usec);
     tell_event(pod, "woken", packet->kind,
                json_pack("{ss si si sI}", "source", packet->source, "source_port",
