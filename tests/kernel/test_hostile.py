@@ -298,7 +298,7 @@ HEADS = [
     (b"POST /freeze HTTP/1.1\r\nHost: n\r\nContent-Length: +2\r\n\r\n{}", {400}),
     (b"POST /freeze HTTP/1.1\r\nHost: n\r\nContent-Length: 0x2\r\n\r\n{}", {400}),
     (b"POST /freeze HTTP/1.1\r\nHost: n\r\nContent-Length: -1\r\n\r\n{}", {400}),
-    (b"POST /freeze HTTP/1.1\r\nHost: n\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{}", {400}),
+    (b"POST / HTTP/1.1\r\nHost: n\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\n{}", {400}),
     (
         b"POST /freeze HTTP/1.1\r\nHost: n\r\nContent-Length: 2\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -448,7 +448,8 @@ def test_whoever_closes_the_connection_at_once_is_not_taken_for_root(open_port):
 def test_the_unix_socket_is_roots(agent, pod):
     p = pod()
     p.app()
-    arguments = ["--unix-socket", agent.socket, "http://n/freeze", "-d", f'{{"pod_uid": "{p.uid}"}}']
+    body = json.dumps({"pod_uid": p.uid})
+    arguments = ["--unix-socket", agent.socket, "http://n/freeze", "-d", body]
     agent.directory.chmod(0o711)
     assert curl_as(NOBODY, *arguments)[0] == 0
     agent.socket.chmod(0o666)  # even so

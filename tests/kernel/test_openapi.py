@@ -269,15 +269,17 @@ BODIES = {
     "/freeze": [
         {"pod_uid": UID},
         {"pod_uid": "0123456789abcdef0123456789abcdef"},
-        {"pod_uid": UID, "reclaim": "off", "wake_on": "none", "group": "a/b.c_d-E", "generation": 0},
+        {"pod_uid": UID, "reclaim": "off", "wake_on": "none", "group": "a/b.c_-E", "generation": 0},
         {"pod_uid": UID, "reclaim": "background", "generation": 2**53, "group": "g" * 128},
         *({"pod_uid": UID, "wake_on": w} for w in ["request", "connect", "data", "none"]),
-        *({"pod_uid": UID, "reclaim": "background", "reclaim_after": n} for n in [0, 604800, 604801]),
-        *({"pod_uid": UID, "reclaim": r, "reclaim_after": 5} for r in ["wait", "off", "background"]),
+        *({"pod_uid": UID, "reclaim": "background", "reclaim_after": n} for n in [0, 7, 604801]),
+        *({"pod_uid": UID, "reclaim": r, "reclaim_after": 7} for r in ["wait", "off"]),
+        {"pod_uid": UID, "reclaim": "background", "reclaim_after": 604800},
         {"pod_uid": UID, "reclaim_after": 0},
         {"pod_uid": UID, "reclaim_after": 5},
-        *({"pod_uid": u} for u in ["", UID.upper(), UID[:-1], UID + "0", UID.replace("-", "_"), "x"]),
-        *({"pod_uid": u} for u in [None, 1, True, [UID], {"uid": UID}, "../" + UID, UID + "\0"]),
+        *({"pod_uid": u} for u in ["", "x", UID.upper(), UID[:-1], UID + "0"]),
+        *({"pod_uid": u} for u in [None, 1, True, [UID], {"uid": UID}]),
+        *({"pod_uid": u} for u in [UID.replace("-", "_"), "../" + UID, UID + "\0"]),
         *({"pod_uid": UID, "generation": g} for g in [-1, 2**53 + 1, 1.5, "1", None, True]),
         *({"pod_uid": UID, "group": g} for g in ["", "g" * 129, "a b", "ä", 1, None, "a\nb"]),
         *({"pod_uid": UID, "reclaim": r} for r in ["", "WAIT", 0, True, False, None]),
@@ -298,7 +300,7 @@ BODIES = {
         {"group": ""},
         {"pod_uid": ""},
     ],
-    "/status": [{}, {"pod_uid": UID}, {"pod_uid": "x"}, {"pod_uid": None}, {"group": "g"}, {"all": 1}],
+    "/status": [{}, {"pod_uid": UID}, {"pod_uid": "x"}, {"pod_uid": None}, {"group": "g"}],
 }
 
 
