@@ -72,7 +72,8 @@ static int parse_tokens(struct auth *auth, char *text, struct error *error)
 
 static int read_tokens(struct auth *auth, struct error *error)
 {
-    cleanup(close_p) int fd = open(auth->token_file, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a FIFO would wait for its writer. */
+    cleanup(close_p) int fd = open(auth->token_file, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     cleanup(free_p) char *text = NULL;
     struct stat st;
 
