@@ -54,6 +54,9 @@ $(BUILD)/%.o: %.c Makefile VERSION
 	@echo "  CC   $@"
 	@$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
+# Objects of tests, too, which make would take for intermediate ones and remove.
+.PRECIOUS: $(BUILD)/%.o
+
 # Some tests make system calls fail: ld gives them __wrap_CALL in the place of CALL.
 $(BUILD)/tests/unit/test_file: WRAP := openat write fsync renameat unlinkat readdir
 $(BUILD)/tests/unit/test_log: WRAP := access sd_journal_sendv
