@@ -1,6 +1,8 @@
-"""What demo.sh shows, in the guest: an app running, frozen, thawed, and started cold beside it."""
+"""What demo.sh shows, in the guest: an app running, frozen, thawed, frozen again and woken by a request,
+and started cold beside it."""
 
 import http.client
+import json
 import os
 import platform
 import re
@@ -20,6 +22,8 @@ from torpor import MB, wait_for  # noqa: E402
 SOCKET = "/run/freeze-agent/agent.sock"
 APP = Path(os.environ["DEMO_APP"])
 PORT = 5173
+# What an app touches in the first 3 s after a wake is what the next begins with.
+RECORDED = 5
 COLOUR = bool(os.environ.get("DEMO_COLOUR"))
 
 
@@ -70,11 +74,24 @@ def curl(call, uid):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout, began
 
 
+def shell(command):
+    """Runs the line that it prints: (what it printed, when it began)."""
+    say("  " + styled("36", f"$ {command}"))
+    began = time.monotonic()
+    run = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    return done.stdout, began
+
+
 def show(answer):
     jq = subprocess.run(
         ["jq", "-C" if COLOUR else "-M", "."], input=answer, capture_output=True, text=True, check=True
     )
-    for line in jq.stdout.splitlines():
+    indented(jq.stdout)
+
+
+def indented(text):
+    for line in text.splitlines():
         say(f"  {line}")
 
 
@@ -107,6 +124,13 @@ def visit():
         todo += found - seen
         seen |= found
     return len(seen), page_at
+
+
+def use(until):
+    """Somebody reloads the page until that moment, at least once."""
+    visit()
+    while time.monotonic() < until:
+        visit()
 
 
 def wait_for_port():
@@ -148,8 +172,8 @@ class App:
     def row(self, state, used):
         """RAM, swap, and CPU time over a second, of an app that is in use or left alone."""
         before, began = self.container.cpu_usec(), time.monotonic()
-        while used and msec(began) < 1000:
-            visit()
+        if used:
+            use(until=began + 1)
         time.sleep(max(0, 1 - msec(began) / 1000))
         cpu = (self.container.cpu_usec() - before) / 1e6 / (time.monotonic() - began)
         return [
@@ -179,6 +203,37 @@ def thaw_and_visit(app):
     return msec(began, page_at), msec(began, done)
 
 
+def wake(app):
+    """One request to the frozen app, and nobody but the kernel to tell the agent of it."""
+    answer, _ = shell(
+        f"curl -s -w '%{{http_code}} after %{{time_total}} s\\n' http://127.0.0.1:{PORT}/"
+    )
+    page_at = time.monotonic()
+    visit()
+    done = time.monotonic()
+    indented(answer)
+    # Starting curl takes longer than the wake when nothing of it is in memory.
+    began = page_at - float(answer.split()[-2])
+    said, _ = shell(
+        f"grep -m 1 '\"woken\"' <(curl -sN -m 20 --unix-socket {SOCKET} 'http://node/events?since=0')"
+    )
+    show(said)
+    event = json.loads(said)
+    assert event["pod_uid"] == app.pod.uid and event["port"] == PORT
+    say(f"  latency_usec: from the packet until the app was thawed, {event['latency_usec'] / 1000:.1f} ms")
+    return msec(began, page_at), msec(began, done)
+
+
+def freeze_again(app):
+    body = f'{{"pod_uid": "{app.pod.uid}"}}'
+    answer, _ = shell(
+        f"curl -s --unix-socket {SOCKET} -d '{body}' http://node/freeze"
+        " | jq -c '{state, wake_on, trigger, memory}'"
+    )
+    indented(answer)
+    assert app.container.frozen()
+
+
 HEAD = ["", "RAM", "swap", "CPU", "memory.swap.max"]
 
 
@@ -201,34 +256,44 @@ def demo():
     table(HEAD, rows)
 
     heading("3. Somebody is back: thaw, and load the page and every module at once")
+    began = time.monotonic()
     thawed = thaw_and_visit(app)
     assert app.process.poll() is None
     rows.append(app.row("thawed", used=True))
     table(HEAD, rows)
     say(f"  still process {app.process.pid}")
+    use(until=began + RECORDED)
 
-    heading("4. What it would have been otherwise: the same app, started cold")
+    heading("4. Idle once more: freeze. Then somebody opens the page, and nobody calls thaw")
+    freeze_again(app)
+    woken = wake(app)
+    assert app.process.poll() is None
+    say(f"  still process {app.process.pid}")
+
+    heading("5. What it would have been otherwise: the same app, started cold")
     app.pod.remove()
     again = App()
     _, *cold = again.first_visit()
-    compare(thawed, cold)
+    compare(woken, thawed, cold)
     say()
     freed = f"{rows[0][1]} of RAM became {rows[1][1]}"
-    say(styled("1", f"  Frozen, {freed}; back {cold[1] / thawed[1]:.1f} times as fast as a cold start."))
+    say(styled("1", f"  Frozen, {freed}; back {cold[1] / woken[1]:.1f} times as fast as a cold start."))
     return again
 
 
-def compare(thawed, cold):
+def compare(woken, thawed, cold):
     def row(what, i):
-        return [what, f"{thawed[i]:.0f} ms", f"{cold[i]:.0f} ms", f"{cold[i] / thawed[i]:.1f} x"]
+        times = [f"{figures[i]:.0f} ms" for figures in (thawed, woken, cold)]
+        return [what, *times, f"{cold[i] / woken[i]:.1f} x"]
 
     table(
-        ["", "thaw", "cold start", "faster"],
+        ["", "thaw", "woken", "cold start", "woken is faster"],
         [row("first response", 0), row("page and all modules", 1)],
     )
-    say("  From the request to thaw, or from the process's start. Cold here means: files in the page")
-    say("  cache, no image to pull, nothing to schedule. Page faults and system calls are slow in")
-    say("  this guest, so the ratio says more than the milliseconds.")
+    say("  From the command to thaw (with curl's start), from the request that wakes, or from the process's")
+    say("  start. The wake is the second: by then the agent knows what the first touched, and fetches that")
+    say("  first. Cold here means: files in the page cache, no image to pull, nothing to schedule. Page")
+    say("  faults and system calls are slow in this guest: the ratio says more than the milliseconds.")
 
 
 def keep(app):
