@@ -98,8 +98,10 @@ check: deps ## everything that must hold before a commit lands
 	$(MAKE) fuzz
 	$(MAKE) kernel
 	$(MAKE) faults
+	$(MAKE) SAN=address,undefined KERNEL=tests/kernel/test_freeze.py kernel
+	$(MAKE) bench-quick
 
-check-fast: layering format-check all clang lint unit ## what takes a minute
+check-fast: layering format-check all clang lint check-docs unit ## what takes a minute
 
 unit: $(UNIT) ## unit tests
 	@set -e; for test in $(UNIT); do echo "$$test"; $$test; done
