@@ -178,6 +178,9 @@ struct pod *freezer_find(struct freezer *freezer, const char *uid);
 /* In the order in which they came; NULL begins. Safe while pods come and go between calls only when
  * the cursor's pod is still there: hold a UID, not a pointer, across rounds of the loop. */
 struct pod *freezer_next(struct freezer *freezer, struct pod *pod);
+/* The one after the pod of that UID and serial, also when that has gone; serial 0 begins. For a
+ * walk that rests between rounds of the loop. */
+struct pod *freezer_after(struct freezer *freezer, const char *uid, uint64_t serial);
 unsigned freezer_count(const struct freezer *freezer);
 
 /* Sets the gauges of the metrics: pods by state, the node's swap. */

@@ -146,6 +146,17 @@ struct pod *freezer_next(struct freezer *freezer, struct pod *pod)
     return pod ? pod->hh.next : freezer->pods;
 }
 
+struct pod *freezer_after(struct freezer *freezer, const char *uid, uint64_t serial)
+{
+    struct pod *pod = freezer_find(freezer, uid);
+
+    if (pod && pod->serial == serial)
+        return pod->hh.next;
+    for (pod = freezer->pods; pod && pod->serial <= serial; pod = pod->hh.next)
+        ;
+    return pod;
+}
+
 unsigned freezer_count(const struct freezer *freezer)
 {
     return HASH_COUNT(freezer->pods);

@@ -40,19 +40,6 @@ struct statuses {
     enum { AT_START, AT_FIRST_POD, AT_PODS, AT_END } at;
 };
 
-/* The next pod, also when the last one has gone in between. */
-static struct pod *next_pod(struct statuses *statuses)
-{
-    struct pod *pod = *statuses->uid ? freezer_find(statuses->freezer, statuses->uid) : NULL;
-
-    if (pod && pod->serial == statuses->cursor)
-        return freezer_next(statuses->freezer, pod);
-    pod = freezer_next(statuses->freezer, NULL);
-    while (pod && pod->serial <= statuses->cursor)
-        pod = freezer_next(statuses->freezer, pod);
-    return pod;
-}
-
 static char *pod_text(struct statuses *statuses, const struct pod *pod)
 {
     json_t *status = status_of(pod);
@@ -72,7 +59,7 @@ static void next_piece(struct statuses *statuses)
     if (statuses->at == AT_START) {
         piece_set(&statuses->piece, strdup("{\"pods\":["));
         statuses->at = AT_FIRST_POD;
-    } else if ((pod = next_pod(statuses))) {
+    } else if ((pod = freezer_after(statuses->freezer, statuses->uid, statuses->cursor))) {
         statuses->cursor = pod->serial;
         strcpy(statuses->uid, pod->cgroups.record.pod_uid);
         piece_set(&statuses->piece, pod_text(statuses, pod));

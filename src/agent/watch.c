@@ -25,7 +25,10 @@ struct watcher {
     sd_event_source *source;
     sd_event_source *sweep;
     struct watch *table;
-    char cursor[POD_UID_SIZE]; /* of the sweep; "" between two */
+    struct { /* the pod that the sweep has looked at last; 0 between two sweeps */
+        char uid[POD_UID_SIZE];
+        uint64_t serial;
+    } swept;
     bool complained;
 };
 
@@ -137,18 +140,20 @@ static int on_inotify(sd_event_source *source, int fd, uint32_t revents, void *u
 static int on_sweep(sd_event_source *source, uint64_t usec, void *userdata)
 {
     struct watcher *watcher = userdata;
-    struct pod *pod = *watcher->cursor ? freezer_find(watcher->freezer, watcher->cursor)
-                                       : freezer_next(watcher->freezer, NULL);
+    struct pod *pod = freezer_after(watcher->freezer, watcher->swept.uid, watcher->swept.serial);
 
     (void)source;
     (void)usec;
     uint64_t start = loop_now_usec();
     while (pod && loop_now_usec() - start < SWEEP_SLICE_USEC) {
         struct pod *next = freezer_next(watcher->freezer, pod);
+        watcher->swept.serial = pod->serial;
+        strcpy(watcher->swept.uid, pod->cgroups.record.pod_uid);
         transition_check(pod);
         pod = next;
     }
-    snprintf(watcher->cursor, sizeof watcher->cursor, "%s", pod ? pod->cgroups.record.pod_uid : "");
+    if (!pod)
+        watcher->swept.serial = 0;
     start_sweep(watcher, pod ? SWEEP_PAUSE_USEC : WATCH_SWEEP_USEC);
     return 0;
 }
