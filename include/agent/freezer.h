@@ -183,6 +183,9 @@ struct pod *freezer_next(struct freezer *freezer, struct pod *pod);
 struct pod *freezer_after(struct freezer *freezer, const char *uid, uint64_t serial);
 unsigned freezer_count(const struct freezer *freezer);
 
+/* The node is short of memory: reclaim that was put off begins now. */
+void freezer_pressure(struct freezer *freezer);
+
 /* Sets the gauges of the metrics: pods by state, the node's swap. */
 void freezer_gauge(struct freezer *freezer);
 

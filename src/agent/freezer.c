@@ -4,7 +4,6 @@
 
 #include "agent/history.h"
 #include "agent/limits.h"
-#include "agent/pressure.h"
 #include "agent/transition.h"
 #include "agent/watch.h"
 #include "common/log.h"
@@ -35,7 +34,6 @@ struct freezer {
     struct freezer_config config;
     struct history *history;
     struct waker *waker;
-    struct pressure *pressure; /* NULL where the kernel does not tell */
     struct watcher *watcher;
     struct pod *pods;
     uint64_t serial; /* of the newest */
@@ -45,21 +43,10 @@ struct freezer {
 
 /* ---- the object ---- */
 
-/* The node is short of memory: what was put off is done now. */
-static void on_pressure(void *userdata)
+void freezer_pressure(struct freezer *freezer)
 {
-    struct freezer *freezer = userdata;
-
     for (struct pod *pod = freezer->pods; pod; pod = pod->hh.next)
         transition_reclaim(pod);
-}
-
-static void open_pressure(struct freezer *freezer)
-{
-    struct error error = ERROR_INIT;
-
-    if (pressure_open(&freezer->pressure, freezer->config.event, on_pressure, freezer, &error) < 0)
-        log_info("%s: reclaim that was put off is not done earlier under pressure", error.msg);
 }
 
 int freezer_open(struct freezer **ret, const struct freezer_config *config, struct error *error)
@@ -80,7 +67,6 @@ int freezer_open(struct freezer **ret, const struct freezer_config *config, stru
         freezer_close(freezer);
         return r;
     }
-    open_pressure(freezer);
     *ret = freezer;
     return 0;
 }
@@ -108,7 +94,6 @@ struct freezer *freezer_close(struct freezer *freezer)
         return NULL;
     HASH_ITER(hh, freezer->pods, pod, next)
     pod_free(pod);
-    pressure_close(freezer->pressure);
     waker_close(freezer->waker);
     watcher_close(freezer->watcher);
     history_close(freezer->history);

@@ -6,6 +6,7 @@
 #include "agent/api.h"
 #include "agent/layout.h"
 #include "agent/limits.h"
+#include "agent/pressure.h"
 #include "agent/privileges.h"
 #include "agent/reconcile.h"
 #include "agent/selftest.h"
@@ -220,6 +221,7 @@ struct agent {
     struct worker_pool *lookers;
     struct worker_pool *fetchers;
     struct prefetcher *prefetcher;
+    struct pressure *pressure;
     struct freezer *freezer;
     struct auth *auth;
     struct selftest selftest;
@@ -339,10 +341,7 @@ static int open_freezer(struct agent *agent, struct error *error)
 
 static int open_engine(struct agent *agent, struct error *error)
 {
-    int r = loop_open(&agent->event, error);
-
-    if (r == 0)
-        r = events_open(&agent->events, EVENTS_MAX, error);
+    int r = events_open(&agent->events, EVENTS_MAX, error);
     if (r == 0)
         r = metrics_open(&agent->metrics, stats_families, STATS_N, error);
     if (r == 0)
@@ -368,6 +367,7 @@ static void close_agent(struct agent *agent)
     agent->freezer = freezer_close(agent->freezer);
     agent->metrics = metrics_close(agent->metrics);
     agent->events = events_close(agent->events);
+    agent->pressure = pressure_close(agent->pressure);
     agent->event = loop_close(agent->event);
     agent->store = store_close(agent->store);
     agent->layout = layout_close(agent->layout);
@@ -484,6 +484,25 @@ static int open_api(struct agent *agent, struct error *error)
     return r;
 }
 
+static void on_pressure(void *userdata)
+{
+    struct agent *agent = userdata;
+
+    if (agent->freezer)
+        freezer_pressure(agent->freezer);
+}
+
+/* Before the privileges are dropped: kernels before 6.5 want CAP_SYS_RESOURCE for this. */
+static int open_loop(struct agent *agent, struct error *error)
+{
+    struct error why = ERROR_INIT;
+    int r = loop_open(&agent->event, error);
+
+    if (r == 0 && pressure_open(&agent->pressure, agent->event, on_pressure, agent, &why) < 0)
+        log_info("%s: reclaim that was put off is not done earlier under pressure", why.msg);
+    return r;
+}
+
 static int drop_privileges(const struct agent *agent, struct error *error)
 {
     unsigned uses = 0;
@@ -509,7 +528,9 @@ static int serve(struct agent *agent, struct error *error)
     if (r < 0)
         return r;
     run_selftest(agent); /* may need more than the agent keeps */
-    r = drop_privileges(agent, error);
+    r = open_loop(agent, error);
+    if (r == 0)
+        r = drop_privileges(agent, error);
     if (r == 0)
         r = open_engine(agent, error);
     if (r == 0)

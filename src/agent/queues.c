@@ -16,9 +16,9 @@
 /* A pod listens on a handful of sockets. One with more is polled the slow way. */
 #define LISTENERS_MAX 16
 
-/* How long a request is taken to be unanswered of which the kernel's clock is too coarse to tell: what
- * may pass between the decision to freeze and the look. The price is a pod that runs on when it is
- * frozen so soon after its last answer. */
+/* How long a request is taken to be unanswered of which the kernel's clock is too coarse to tell:
+ * what may pass between the decision to freeze and the look. The price is a pod that runs on when
+ * it is frozen so soon after its last answer. */
 #define TIE_MSEC 2000
 
 /* The process could end, and its number be given away, between the two looks at who it is. */
@@ -245,9 +245,10 @@ static bool waits_for_accept(const struct inet_diag_msg *about)
     }
 }
 
-/* The request and an answer came in the same tick (4 ms at 250 Hz). The answer to this request, when
- * it is still under way or was acknowledged later than the request came; else maybe the one before:
- * a client that asks anew as soon as it has its answer brings about nothing but ties, and it waits.
+/* The request and an answer came in the same tick (4 ms at 250 Hz). The answer to this request,
+ * when it is still under way or was acknowledged later than the request came; else maybe the one
+ * before: a client that asks anew as soon as it has its answer brings about nothing but ties, and
+ * it waits.
  */
 static bool may_be_unanswered(const struct tcp_info *info)
 {
