@@ -6,6 +6,8 @@ WORKLOADS  := $(patsubst tests/support/workload/%.c,$(BUILD)/tests/workload/%,$(
 PYTEST     := TORPOR_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
               /usr/bin/python3 -m pytest -p no:cacheprovider
 KERNEL     ?= tests/kernel
+# Prepared here, because the guest has no network.
+WITH_APP   := TORPOR_APP="$$(tests/support/app.sh)"
 
 $(BUILD)/tests/workload/%: tests/support/workload/%.c
 	@mkdir -p $(@D)
@@ -21,7 +23,7 @@ workloads: $(WORKLOADS)
 # A skip is a failure there: the guest has everything.
 .PHONY: kernel
 kernel: all workloads ## the suite on a real kernel, in a guest (KERNEL=tests/kernel/test_x.py for one)
-	REQUIRE_KERNEL=1 tests/kernel/guest --timeout 900 -- env $(PYTEST) $(KERNEL)
+	$(WITH_APP) REQUIRE_KERNEL=1 tests/kernel/guest --timeout 1200 -- env $(PYTEST) $(KERNEL)
 
 .PHONY: guest-test
 guest-test: ## is the guest what its tests take it for?
@@ -29,7 +31,7 @@ guest-test: ## is the guest what its tests take it for?
 
 .PHONY: kernel-host
 kernel-host: all workloads ## the suite on this machine's own kernel, as root (skips what it lacks)
-	$(PYTEST) $(KERNEL)
+	$(WITH_APP) $(PYTEST) $(KERNEL)
 
 .PHONY: demo
 demo: ## freeze and thaw a Vite dev server before your eyes (KEEP=1 leaves a shell)
