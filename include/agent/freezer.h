@@ -154,7 +154,8 @@ struct freezer_config {
 int freezer_open(struct freezer **ret, const struct freezer_config *config,
                  struct error *error) MUST_CHECK;
 
-/* Thaws nothing and forgets everything; waiters are not called. Close the pools before. */
+/* Thaws nothing and forgets everything; waiters are not called. Stop the pools before, and
+ * close them after. */
 struct freezer *freezer_close(struct freezer *freezer);
 
 void freezer_freeze(struct freezer *freezer, const struct freeze_request *request,

@@ -36,8 +36,12 @@ int worker_pool_open(struct worker_pool **ret, sd_event *event, const struct wor
                      struct error *error) MUST_CHECK;
 
 /* Waits for the jobs that are running, calls done for what had run, and drops those that are queued
- * (dropped is called for these, and neither run nor done). What such a done submits is dropped,
- * too. Not from within a done. NULL-safe, returns NULL. */
+ * (dropped is called for these, and neither run nor done). What is submitted from then on, by such
+ * a done too, is dropped at once. Pools whose jobs submit to each other's are all stopped before
+ * the first is closed. Not from within a done. NULL-safe. */
+void worker_pool_stop(struct worker_pool *pool);
+
+/* Stops it, if that was not done, and frees it. NULL-safe, returns NULL. */
 struct worker_pool *worker_pool_close(struct worker_pool *pool);
 
 /* Cannot fail: the job brings its own memory. */

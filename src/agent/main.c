@@ -355,16 +355,26 @@ static int open_engine(struct agent *agent, struct error *error)
     return r;
 }
 
+/* What has ended on one may go on to another. */
+static void stop_pools(struct agent *agent)
+{
+    worker_pool_stop(agent->disk);
+    worker_pool_stop(agent->reclaimers);
+    worker_pool_stop(agent->lookers);
+    worker_pool_stop(agent->fetchers);
+}
+
 static void close_agent(struct agent *agent)
 {
     agent->api = api_close(agent->api);
     agent->auth = auth_close(agent->auth);
+    stop_pools(agent);
+    agent->prefetcher = prefetcher_close(agent->prefetcher);
+    agent->freezer = freezer_close(agent->freezer);
     agent->disk = worker_pool_close(agent->disk);
     agent->reclaimers = worker_pool_close(agent->reclaimers);
     agent->lookers = worker_pool_close(agent->lookers);
     agent->fetchers = worker_pool_close(agent->fetchers);
-    agent->prefetcher = prefetcher_close(agent->prefetcher);
-    agent->freezer = freezer_close(agent->freezer);
     agent->metrics = metrics_close(agent->metrics);
     agent->events = events_close(agent->events);
     agent->pressure = pressure_close(agent->pressure);

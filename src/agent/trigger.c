@@ -175,11 +175,18 @@ static void detached(struct worker_job *job)
     free(container_of(job, struct trigger_link, job));
 }
 
+static void detach_at_the_end(struct worker_job *job)
+{
+    detach(job);
+    detached(job);
+}
+
 struct trigger_link *trigger_disarm(struct trigger_link *link)
 {
     if (link) {
         HASH_DEL(link->trigger->links, link);
-        link->job = (struct worker_job){ .run = detach, .done = detached };
+        link->job =
+            (struct worker_job){ .run = detach, .done = detached, .dropped = detach_at_the_end };
         worker_submit(link->trigger->config.pool, &link->job);
     }
     return NULL;

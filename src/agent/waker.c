@@ -226,13 +226,21 @@ static void look_done(struct worker_job *job)
     unref(arm);
 }
 
+static void look_dropped(struct worker_job *job)
+{
+    struct waker_arm *arm = container_of(job, struct waker_arm, job);
+
+    arm->workers--;
+    unref(arm);
+}
+
 static void look(struct waker_arm *arm)
 {
     if (!arm->queues || arm->looking)
         return;
     arm->looking = true;
     arm->workers++;
-    arm->job = (struct worker_job){ .run = run_look, .done = look_done };
+    arm->job = (struct worker_job){ .run = run_look, .done = look_done, .dropped = look_dropped };
     worker_submit(freezer_config(arm->waker->freezer)->lookers, &arm->job);
 }
 
@@ -284,6 +292,18 @@ static void poll_done(struct worker_job *job)
     free(poll);
 }
 
+static void poll_dropped(struct worker_job *job)
+{
+    struct poll *poll = container_of(job, struct poll, job);
+
+    for (unsigned i = 0; i < poll->n; i++) {
+        poll->pods[i].arm->workers--;
+        unref(poll->pods[i].arm);
+    }
+    poll->waker->poll = NULL;
+    free(poll);
+}
+
 static unsigned count_arms(const struct waker *waker)
 {
     unsigned n = 0;
@@ -327,7 +347,7 @@ static int on_poll_timer(sd_event_source *source, uint64_t usec, void *userdata)
     }
     poll->waker = waker;
     fill_poll(poll, waker);
-    poll->job = (struct worker_job){ .run = run_poll, .done = poll_done };
+    poll->job = (struct worker_job){ .run = run_poll, .done = poll_done, .dropped = poll_dropped };
     waker->poll = poll;
     worker_submit(freezer_config(waker->freezer)->lookers, &poll->job);
     look_in_turn(waker);

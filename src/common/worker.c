@@ -15,7 +15,8 @@ struct queue {
 struct worker_pool {
     sd_event_source *source; /* of finished_fd */
     int finished_fd;         /* eventfd: `finished` is no longer empty */
-    unsigned pending;        /* the loop's alone, so without the lock */
+    unsigned pending;        /* the loop's alone, so without the lock, */
+    bool stopped;            /* and so is this */
     int nice;
     char name[16]; /* with its NUL all that the kernel keeps, prctl(2) PR_SET_NAME */
 
@@ -202,14 +203,23 @@ static void stop_threads(struct worker_pool *pool)
         pthread_join(pool->threads[i], NULL);
 }
 
-/* The threads are gone. */
-static void drop_waiting(struct worker_pool *pool)
+static void drop(struct worker_job *job)
+{
+    if (job->dropped)
+        job->dropped(job);
+}
+
+void worker_pool_stop(struct worker_pool *pool)
 {
     struct worker_job *job;
 
+    if (!pool || pool->stopped)
+        return;
+    pool->stopped = true;
+    stop_threads(pool);
+    deliver(pool);
     while ((job = pop(&pool->waiting)))
-        if (job->dropped)
-            job->dropped(job);
+        drop(job);
 }
 
 struct worker_pool *worker_pool_close(struct worker_pool *pool)
@@ -217,9 +227,7 @@ struct worker_pool *worker_pool_close(struct worker_pool *pool)
     if (!pool)
         return NULL;
 
-    stop_threads(pool);
-    deliver(pool);
-    drop_waiting(pool);
+    worker_pool_stop(pool);
     sd_event_source_disable_unref(pool->source);
     close_fd(pool->finished_fd);
     pthread_cond_destroy(&pool->submitted);
@@ -230,6 +238,10 @@ struct worker_pool *worker_pool_close(struct worker_pool *pool)
 
 void worker_submit(struct worker_pool *pool, struct worker_job *job)
 {
+    if (pool->stopped) {
+        drop(job);
+        return;
+    }
     pool->pending++;
     pthread_mutex_lock(&pool->lock);
     push(&pool->waiting, job);

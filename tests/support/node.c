@@ -39,6 +39,7 @@ static void start_engine(struct node *node)
 {
     struct worker_config disk = { .name = "disk", .threads = 1 };
     struct worker_config reclaimers = { .name = "reclaim", .threads = node->options.reclaimers };
+    struct worker_config lookers = { .name = "look", .threads = 1 };
     struct error e = ERROR_INIT;
 
     must(loop_open(&node->event, &e) == 0, "loop", &e);
@@ -46,6 +47,7 @@ static void start_engine(struct node *node)
     must(metrics_open(&node->metrics, stats_families, STATS_N, &e) == 0, "metrics", &e);
     must(worker_pool_open(&node->disk, node->event, &disk, &e) == 0, "disk", &e);
     must(worker_pool_open(&node->reclaimers, node->event, &reclaimers, &e) == 0, "workers", &e);
+    must(worker_pool_open(&node->lookers, node->event, &lookers, &e) == 0, "lookers", &e);
 }
 
 static void start_freezer(struct node *node)
@@ -58,6 +60,8 @@ static void start_freezer(struct node *node)
         .store = node->store,
         .disk = node->disk,
         .reclaimers = node->reclaimers,
+        .lookers = node->lookers,
+        .waker = node->options.waker,
         .events = node->events,
         .metrics = node->metrics,
         .freeze_timeout_usec = node->options.freeze_timeout_usec,
@@ -93,9 +97,13 @@ void node_stop(struct node *node)
 {
     node->api = api_close(node->api);
     node->auth = auth_close(node->auth);
+    worker_pool_stop(node->disk);
+    worker_pool_stop(node->reclaimers);
+    worker_pool_stop(node->lookers);
+    node->freezer = freezer_close(node->freezer);
     node->disk = worker_pool_close(node->disk);
     node->reclaimers = worker_pool_close(node->reclaimers);
-    node->freezer = freezer_close(node->freezer);
+    node->lookers = worker_pool_close(node->lookers);
     node->metrics = metrics_close(node->metrics);
     node->events = events_close(node->events);
     node->event = loop_close(node->event);

@@ -10,9 +10,10 @@
 #include "http_client.h"
 
 struct node_options {
-    uint64_t freeze_timeout_usec; /* 0: far away */
-    uint64_t reclaim_chunk;       /* 0: 16 MiB */
-    unsigned reclaimers;          /* 0: 2 */
+    uint64_t freeze_timeout_usec;     /* 0: far away */
+    uint64_t reclaim_chunk;           /* 0: 16 MiB */
+    unsigned reclaimers;              /* 0: 2 */
+    const struct waker_config *waker; /* NULL: nothing wakes but calls */
     bool no_memory;
     bool no_agent; /* not started yet */
 };
@@ -27,7 +28,7 @@ struct node {
     struct store *store;
     struct events *events;
     struct metrics *metrics;
-    struct worker_pool *disk, *reclaimers;
+    struct worker_pool *disk, *reclaimers, *lookers;
     struct freezer *freezer;
     struct auth *auth;
     struct selftest selftest;

@@ -1104,6 +1104,28 @@ static void test_stopping_in_the_middle_leaves_what_is_frozen_frozen(void **stat
     }
 }
 
+static void test_stopping_with_pods_that_packets_would_wake(void **state)
+{
+    static const struct waker_config waker = { .wanted = WAKER_AUTO };
+    struct node_options options = { .waker = &waker };
+
+    (void)state;
+    node = node_close(node);
+    node = node_open(&options);
+    if (waker_means(freezer_waker(node->freezer)) != TRIGGER_MEANS_BPF)
+        skip();
+    for (unsigned i = 0; i < 3; i++) {
+        pod_make(i, 1);
+        assert_int_equal(freeze(node, i), 0);
+    }
+    gate_close(&fake_disk_gate);
+    assert_int_equal(thaw(node, 0), 0); /* disarmed by a job that is in the queue still */
+    gate_await(&fake_disk_gate, 1);
+    gate_open(&fake_disk_gate);
+    node_stop(node);
+    assert_true(is_asked_to_freeze(1, 0));
+}
+
 static void test_gauges_count_pods_by_state(void **state)
 {
     struct asked asked;
@@ -1184,6 +1206,7 @@ int main(void)
         TEST(test_a_waiter_may_freeze_when_it_hears_of_the_thaw),
         TEST(test_a_waiter_may_thaw_when_it_hears_of_the_thaw),
         TEST(test_stopping_in_the_middle_leaves_what_is_frozen_frozen),
+        TEST(test_stopping_with_pods_that_packets_would_wake),
         TEST(test_gauges_count_pods_by_state),
     };
 

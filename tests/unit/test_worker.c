@@ -55,7 +55,7 @@ static unsigned exit_after; /* so many jobs done */
 struct counted_job {
     struct worker_job job;
     unsigned number;
-    unsigned ran, done;
+    unsigned ran, done, dropped;
     unsigned done_as; /* the n-th of all */
     pthread_t ran_on;
 };
@@ -81,6 +81,11 @@ static void count_done(struct worker_job *job)
     counted->done++;
     counted->done_as = n_done;
     note_done();
+}
+
+static void count_dropped(struct worker_job *job)
+{
+    container_of(job, struct counted_job, job)->dropped++;
 }
 
 static struct worker_pool *open_pool(unsigned threads)
@@ -311,8 +316,8 @@ static void test_close_waits_for_what_runs_and_drops_what_waits(void **state)
 {
     struct counted_job running = { .job = { .run = wait_at_gate, .done = count_done } };
     struct counted_job queued[2] = {
-        { .job = { .run = count_run, .done = count_done } },
-        { .job = { .run = count_run, .done = count_done } },
+        { .job = { .run = count_run, .done = count_done, .dropped = count_dropped } },
+        { .job = { .run = count_run, .done = count_done } }, /* whose owner need not know */
     };
 
     (void)state;
@@ -329,6 +334,7 @@ static void test_close_waits_for_what_runs_and_drops_what_waits(void **state)
     assert_int_equal(running.ran, 1);
     assert_int_equal(running.done, 1);
     assert_int_equal(queued[0].ran + queued[0].done, 0);
+    assert_int_equal(queued[0].dropped, 1);
     assert_int_equal(queued[1].ran + queued[1].done, 0);
     assert_int_equal(joined, 1);
 }
@@ -351,6 +357,28 @@ static void test_close_drops_what_its_done_submits(void **state)
     worker_pool_close(chain.pool);
     assert_int_equal(chain.left, 1);
     assert_int_equal(blocker.done, 1);
+}
+
+static void test_a_stopped_pool_drops_what_it_is_given(void **state)
+{
+    struct counted_job job = {
+        .job = { .run = count_run, .done = count_done, .dropped = count_dropped }
+    };
+
+    (void)state;
+    struct worker_pool *pool = open_pool(2);
+    worker_submit(pool, &job.job);
+    while (job.done == 0)
+        assert_true(sd_event_run(loop, UINT64_MAX) >= 0);
+    worker_pool_stop(pool);
+    worker_pool_stop(pool); /* harmless */
+    worker_pool_stop(NULL);
+    worker_submit(pool, &job.job);
+    assert_int_equal(job.dropped, 1); /* at once */
+    assert_int_equal(worker_pool_pending(pool), 0);
+    worker_pool_close(pool);
+    assert_int_equal(joined, 2);
+    assert_int_equal(job.ran + job.done + job.dropped, 3);
 }
 
 static void test_close_takes_null_and_the_unused(void **state)
@@ -399,6 +427,7 @@ int main(void)
         in_loop(test_a_worker_is_named_nice_and_deaf),
         in_loop(test_close_waits_for_what_runs_and_drops_what_waits),
         in_loop(test_close_drops_what_its_done_submits),
+        in_loop(test_a_stopped_pool_drops_what_it_is_given),
         in_loop(test_close_takes_null_and_the_unused),
         in_loop(test_no_pool_without_all_of_its_threads),
         in_loop(test_no_pool_of_none),
