@@ -66,6 +66,7 @@ $(BUILD)/tests/unit/test_worker: WRAP := pthread_create pthread_join
 FAKED := $(patsubst %,$(BUILD)/tests/unit/test_%,api freezer pod reclaim reconcile selftest watch)
 $(FAKED): WRAP := write file_replace file_remove
 $(BUILD)/tests/unit/test_api: WRAP += freezer_freeze
+$(BUILD)/tests/unit/test_reconcile: WRAP += file_read
 $(BUILD)/tests/unit/test_watch: WRAP += inotify_add_watch loop_now_usec loop_timer read transition_check
 
 # ---- BPF: compiled by clang whatever compiles the rest, embedded as a skeleton ----

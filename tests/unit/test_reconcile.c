@@ -12,6 +12,25 @@
 #include "fake_calls.h"
 #include "node.h"
 
+/* ---- a disk that cannot be read ---- */
+
+static const char *unreadable; /* a name in the state directory, */
+static unsigned reads_fail;    /* and how often */
+
+int __real_file_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_len,
+                     struct error *error);
+int __wrap_file_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_len,
+                     struct error *error);
+
+int __wrap_file_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_len,
+                     struct error *error)
+{
+    if (reads_fail == 0 || strcmp(name, unreadable) != 0)
+        return __real_file_read(dir_fd, name, max, ret, ret_len, error);
+    reads_fail--;
+    return error_set(error, EIO, "read %s", name);
+}
+
 /* ---- the bench: pods that an earlier run of the agent has frozen ---- */
 
 static struct node *node;
@@ -19,6 +38,7 @@ static struct node *node;
 static int setup(void **state)
 {
     (void)state;
+    reads_fail = 0;
     node = node_open(NULL);
     return 0;
 }
@@ -369,14 +389,48 @@ static void test_one_bad_record_does_not_keep_the_others_from_being_looked_at(vo
     (void)state;
     freeze_and_stop(3);
     put_text(record_path(2), "nonsense");
-    assert_int_equal(mkdir(record_path(9), 0700), 0);
+    put_text(record_path(9), "");
     start_and_settle();
     assert_int_equal(node->counts.n[RECONCILE_ADOPTED], 2);
     assert_int_equal(node->counts.n[RECONCILE_CORRUPT], 2);
     assert_frozen(1);
     assert_frozen(3);
     assert_set_aside(2);
+<<<<<<< Updated upstream
     assert_int_equal(rmdir(keep("%s.unreadable", record_path(9))), 0);
+=======
+}
+
+static void fail_reads(unsigned i, unsigned times)
+{
+    unreadable = strrchr(record_path(i), '/') + 1;
+    reads_fail = times;
+}
+
+static void test_a_record_that_cannot_be_read_for_a_moment_is_adopted(void **state)
+{
+    (void)state;
+    freeze_and_stop(2);
+    fail_reads(1, 1);
+    start_and_settle();
+    assert_count(RECONCILE_ADOPTED, 2);
+}
+
+static void test_a_record_that_cannot_be_read_is_left_as_it_is(void **state)
+{
+    (void)state;
+    freeze_and_stop(2);
+    fail_reads(1, 1000);
+    start_and_settle();
+    assert_int_equal(node->counts.n[RECONCILE_FAILED], 1);
+    assert_int_equal(node->counts.n[RECONCILE_ADOPTED], 1);
+    assert_frozen(1); /* for the next start */
+    assert_null(find_pod(node, 1));
+    node_stop(node);
+    reads_fail = 0;
+    start_and_settle();
+    assert_count(RECONCILE_ADOPTED, 2);
+>>>>>>> Stashed changes
 }
 
 /* ---- leaving for good ---- */
@@ -467,6 +521,8 @@ int main(void)
         TEST(test_a_record_of_another_version_is_kept_and_its_pod_runs),
         TEST(test_a_corrupt_record_of_a_pod_that_is_gone),
         TEST(test_one_bad_record_does_not_keep_the_others_from_being_looked_at),
+        TEST(test_a_record_that_cannot_be_read_for_a_moment_is_adopted),
+        TEST(test_a_record_that_cannot_be_read_is_left_as_it_is),
         TEST(test_thawing_all_leaves_nothing),
         TEST(test_thawing_all_goes_on_after_a_failure),
         TEST(test_thawing_all_beside_a_running_agent),

@@ -212,12 +212,20 @@ static void test_a_record_that_is_too_large_is_corrupt(void **state)
     assert_true(*error.msg);
 }
 
-static void test_a_symlink_is_not_followed(void **state)
+/* Whatever is there in the place of a record, nobody can understand it. */
+static void test_what_is_no_file_is_corrupt_and_not_followed(void **state)
 {
     (void)state;
     put_record(1);
     assert_int_equal(symlink(file_of(record_name(1)), file_of(record_name(2))), 0);
     assert_int_equal(get_record(2), RECORD_E_CORRUPT);
+<<<<<<< Updated upstream
+=======
+    assert_int_equal(mkdir(file_of(record_name(3)), 0700), 0);
+    assert_int_equal(get_record(3), RECORD_E_CORRUPT);
+    assert_int_equal(store_set_aside(store, nth_uid(3), NULL), 0);
+    assert_true(exists(keep("%s.unreadable", record_name(3))));
+>>>>>>> Stashed changes
 }
 
 static void test_what_is_set_aside_is_kept_under_another_name(void **state)
@@ -307,7 +315,7 @@ int main(void)
         TEST(test_a_record_that_was_cut_short_is_corrupt),
         TEST(test_a_record_under_the_wrong_name_is_corrupt),
         TEST(test_a_record_that_is_too_large_is_corrupt),
-        TEST(test_a_symlink_is_not_followed),
+        TEST(test_what_is_no_file_is_corrupt_and_not_followed),
         TEST(test_what_is_set_aside_is_kept_under_another_name),
         TEST(test_every_record_is_listed_and_nothing_else),
         TEST(test_records_may_be_removed_while_they_are_listed),
