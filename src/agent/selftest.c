@@ -1,8 +1,10 @@
 #include "agent/selftest.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -11,6 +13,7 @@
 
 #define FREEZE_WAIT_USEC USEC_PER_SEC
 #define LOOK_NSEC        (100 * 1000)
+#define GROUP_PREFIX     "freeze-agent-selftest-"
 
 const char *const selftest_verdict_names[] = {
     [SELFTEST_OK] = "ok", [SELFTEST_WARN] = "warning", [SELFTEST_FAIL] = "failure"
@@ -65,15 +68,44 @@ static int freeze_and_thaw(int group_fd, pid_t child, struct error *error)
     return r;
 }
 
+/* Outlives the agent by no moment, and holds nothing of its: not the lock of the state directory,
+ * which would keep the next agent from starting. */
+static _Noreturn void be_frozen(pid_t agent, int gate)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    dup2(gate, STDIN_FILENO);
+    close_range(STDIN_FILENO + 1, ~0u, 0);
+    if (write(STDIN_FILENO, "", 1) == 1)
+        while (getppid() == agent)
+            pause();
+    _exit(EXIT_SUCCESS);
+}
+
+/* Returns when the child has let go of everything: once frozen it could not. */
+static pid_t start_child(void)
+{
+    pid_t agent = getpid();
+    int gate[2];
+    char byte;
+
+    if (pipe2(gate, O_CLOEXEC) < 0)
+        return -1;
+    pid_t child = fork();
+    if (child == 0)
+        be_frozen(agent, gate[1]);
+    close_fd(gate[1]);
+    if (child > 0)
+        (void)!TEMP_FAILURE_RETRY(read(gate[0], &byte, 1)); /* nothing comes when it has died */
+    close_fd(gate[0]);
+    return child;
+}
+
 static int try_freezer(int group_fd, struct error *error)
 {
-    pid_t child = fork();
+    pid_t child = start_child();
 
     if (child < 0)
-        return error_set(error, errno, "fork");
-    if (child == 0)
-        for (;;)
-            pause();
+        return error_set(error, errno, "start a process");
     int r = freeze_and_thaw(group_fd, child, error);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
@@ -97,13 +129,32 @@ static void remove_group(const struct cgroup_root *root, const char *name)
         nanosleep(&(struct timespec){ .tv_nsec = LOOK_NSEC }, NULL);
 }
 
+/* What an agent that was killed has left. A group with a process in it stays: it is being used. */
+static int remove_leftover(int group_fd, const char *name, void *userdata)
+{
+    (void)group_fd;
+    if (strncmp(name, GROUP_PREFIX, strlen(GROUP_PREFIX)) == 0)
+        remove_group(userdata, name);
+    return 0;
+}
+
+static void remove_leftovers(const struct cgroup_root *root)
+{
+    cleanup(close_p) int fd = -1;
+
+    if (cgroup_open(root, "", &fd, NULL) < 0 ||
+        cgroup_for_each_child(fd, remove_leftover, (void *)root, NULL) < 0)
+        return; /* the next start will */
+}
+
 static void check_freezer(struct selftest *selftest, const struct cgroup_root *root)
 {
     struct error error = ERROR_INIT;
     cleanup(close_p) int fd = -1;
     char name[64];
 
-    snprintf(name, sizeof name, "freeze-agent-selftest-%d", (int)getpid());
+    remove_leftovers(root);
+    snprintf(name, sizeof name, GROUP_PREFIX "%d", (int)getpid());
     int r = cgroup_create(root, name, &fd, &error);
     if (r == 0)
         r = try_freezer(fd, &error);
