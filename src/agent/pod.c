@@ -433,8 +433,9 @@ static int find_stranger(int pod_fd, const char *name, void *userdata)
     uint64_t inode = 0;
 
     /* Most are known, and a sweep over a thousand pods looks at all of them. */
-    if (cgroup_child_inode(pod_fd, name, &inode, NULL) == 0 && is_recorded(pod, inode))
-        return 0;
+    int r = cgroup_child_inode(pod_fd, name, &inode, NULL);
+    if (r < 0 || is_recorded(pod, inode))
+        return cgroup_is_gone(r) ? 0 : r;
     return open_container(pod_fd, pod->systemd, name, id, &fd, &events, NULL);
 }
 
