@@ -216,7 +216,13 @@ def recorded_limits(record):
 
 
 def in_state_directory(agent):
-    return sorted(set(path.name for path in agent.state.iterdir()) - {".lock"})
+    """Without what says nothing about pods: the lock, and what the self-test writes."""
+    return sorted(set(path.name for path in agent.state.iterdir()) - {".lock", ".probe"})
+
+
+def leftover_groups():
+    """Of a self-test that did not come to its end."""
+    return [path.name for path in torpor.TEST_ROOT.iterdir() if "selftest" in path.name]
 
 
 def is_running(agent, pod):
@@ -234,7 +240,10 @@ def is_frozen(agent, pod):
         return False
     if in_state_directory(agent) != [f"{pod.uid}.json"]:
         return False
-    recorded = recorded_limits(read_record(agent.state / f"{pod.uid}.json"))
+    try:
+        recorded = recorded_limits(read_record(agent.state / f"{pod.uid}.json"))
+    except FileNotFoundError:  # it went just now
+        return False
     # Where reading a limit failed as if there were none, it was not touched either.
     return all(
         recorded[path] == original or (recorded[path] == "" and pod.limits()[path] == original)
@@ -253,13 +262,15 @@ def describe(agent, pod):
 
 
 def converge(agent, pod, check=None, seconds=CONVERGE_SECONDS):
-    """"frozen" or "running", as a whole; fails when it is neither in time."""
+    """"frozen" or "running", as a whole, or "died"; fails when it is none of these in time."""
     states = {"running": is_running, "frozen": is_frozen}
     deadline = time.monotonic() + seconds
     while True:
         for state, holds in states.items():
             if check in (None, state) and holds(agent, pod):
                 return state
+        if agent.died():
+            return "died"
         assert time.monotonic() < deadline, f"not {check or 'whole'}: {describe(agent, pod)}"
         time.sleep(0.002)  # the pace of looking
 
@@ -269,14 +280,14 @@ def bring_back(agent, pod):
     status, answer = agent.ask("/thaw", pod)
     assert status == 200, answer
     assert answer["state"] == "running", answer
-    converge(agent, pod, "running")
+    assert converge(agent, pod, "running") == "running"
     assert agent.status(pod.uid)["state"] == "running"
 
 
 def freeze(agent, pod):
     status, answer = agent.ask("/freeze", pod)
     assert status == 200, answer
-    converge(agent, pod, "frozen")
+    assert converge(agent, pod, "frozen") == "frozen"
 
 
 def half_thaw(pod):
