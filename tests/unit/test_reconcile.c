@@ -396,9 +396,6 @@ static void test_one_bad_record_does_not_keep_the_others_from_being_looked_at(vo
     assert_frozen(1);
     assert_frozen(3);
     assert_set_aside(2);
-<<<<<<< Updated upstream
-    assert_int_equal(rmdir(keep("%s.unreadable", record_path(9))), 0);
-=======
 }
 
 static void fail_reads(unsigned i, unsigned times)
@@ -430,7 +427,6 @@ static void test_a_record_that_cannot_be_read_is_left_as_it_is(void **state)
     reads_fail = 0;
     start_and_settle();
     assert_count(RECONCILE_ADOPTED, 2);
->>>>>>> Stashed changes
 }
 
 /* ---- leaving for good ---- */

@@ -219,13 +219,10 @@ static void test_what_is_no_file_is_corrupt_and_not_followed(void **state)
     put_record(1);
     assert_int_equal(symlink(file_of(record_name(1)), file_of(record_name(2))), 0);
     assert_int_equal(get_record(2), RECORD_E_CORRUPT);
-<<<<<<< Updated upstream
-=======
     assert_int_equal(mkdir(file_of(record_name(3)), 0700), 0);
     assert_int_equal(get_record(3), RECORD_E_CORRUPT);
     assert_int_equal(store_set_aside(store, nth_uid(3), NULL), 0);
     assert_true(exists(keep("%s.unreadable", record_name(3))));
->>>>>>> Stashed changes
 }
 
 static void test_what_is_set_aside_is_kept_under_another_name(void **state)
