@@ -45,9 +45,9 @@ const char *const pagein_end_names[] = {
     [PAGEIN_ENDS_N] = NULL,
 };
 
-/* In which order it is brought in. What must be waited for comes last: it would hold up what only
- * has to be asked for. */
-enum rank { RANK_KNOWN, RANK_STACK, RANK_HEAP, RANK_REST, RANK_WRITTEN_KNOWN, RANK_WRITTEN };
+/* In which order it is brought in. What must be waited for comes after what only has to be asked
+ * for, and would be held up by it. */
+enum rank { RANK_KNOWN, RANK_KNOWN_WRITTEN, RANK_STACK, RANK_HEAP, RANK_REST, RANK_WRITTEN };
 
 enum how {
     HOW_ASK,   /* what is in swap of anonymous memory */
@@ -251,7 +251,7 @@ static void plan_fetch(struct pagein *pagein, const struct mapping *mapping)
         break;
     case MAPPING_FILE:
         plan(pagein, mapping, RANK_KNOWN, HOW_READ, true);
-        plan_both(pagein, mapping, RANK_WRITTEN_KNOWN, RANK_WRITTEN, HOW_TOUCH);
+        plan_both(pagein, mapping, RANK_KNOWN_WRITTEN, RANK_WRITTEN, HOW_TOUCH);
         break;
     case MAPPING_SHARED:
         plan(pagein, mapping, RANK_KNOWN, HOW_READ, true);
@@ -391,16 +391,16 @@ static int open_process(struct pagein *pagein, const struct item *item)
     return r;
 }
 
-/* Of what was found, takes what the item is for; what there is no room for is found again. */
-static unsigned select_runs(struct pagein *pagein, const struct item *item,
-                            const struct iovec *found, unsigned n_found, struct iovec *ranges)
+/* Of what was found in swap, takes what is known; what there is no room for is found again. */
+static unsigned select_known(struct pagein *pagein, const struct item *item,
+                             const struct iovec *found, unsigned n_found, struct iovec *ranges)
 {
     unsigned n = 0;
 
     for (unsigned i = 0; i < n_found; i++) {
         uint64_t at = (uint64_t)(uintptr_t)found[i].iov_base, end = at + found[i].iov_len, start;
-        while (workset_run(&pagein->known, pagein->known_of[item->process], item->known, at, end,
-                           &start, &at)) {
+        while (workset_run(&pagein->known, pagein->known_of[item->process], true, at, end, &start,
+                           &at)) {
             if (n == PAGES_RANGES_MAX) {
                 pagein->cursor = start;
                 return n;
@@ -411,21 +411,41 @@ static unsigned select_runs(struct pagein *pagein, const struct item *item,
     return n;
 }
 
-/* Brings in what is in swap, by asking for it or by touching it. */
+/* Without what is known: that was asked for before. */
+static uint64_t count_unknown(const struct pagein *pagein, const struct item *item,
+                              const struct iovec *found, unsigned n_found)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < n_found; i++) {
+        uint64_t at = (uint64_t)(uintptr_t)found[i].iov_base, end = at + found[i].iov_len, start;
+        while (workset_run(&pagein->known, pagein->known_of[item->process], false, at, end, &start,
+                           &at))
+            sum += at - start;
+    }
+    return sum;
+}
+
+/* Brings in what is in swap, by asking for it or by touching it. To ask again for the known pages
+ * between others costs less than to leave them out: a range costs more than a page. */
 static int swap_in(struct pagein *pagein, const struct item *item, uint64_t bytes)
 {
-    struct iovec found[PAGES_RANGES_MAX], ranges[PAGES_RANGES_MAX];
+    struct iovec found[PAGES_RANGES_MAX], known[PAGES_RANGES_MAX];
+    struct iovec *ranges = item->known ? known : found;
     int n = process_scan(&pagein->process, PAGE_SWAPPED, &pagein->cursor, item->end, found,
                          PAGES_RANGES_MAX, bytes);
 
     if (n <= 0)
         return n;
-    unsigned selected = select_runs(pagein, item, found, (unsigned)n, ranges);
-    uint64_t sum = pages_sum(ranges, selected);
+    unsigned n_ranges = (unsigned)n;
+    if (item->known)
+        n_ranges = select_known(pagein, item, found, n_ranges, known);
+    uint64_t sum =
+        item->known ? pages_sum(known, n_ranges) : count_unknown(pagein, item, found, n_ranges);
     pagein->result.swapped_in += sum;
     pagein->left -= min_u64(pagein->left, sum);
-    return item->how == HOW_TOUCH ? process_touch(&pagein->process, ranges, selected)
-                                  : process_ask(&pagein->process, ranges, selected);
+    return item->how == HOW_TOUCH ? process_touch(&pagein->process, ranges, n_ranges)
+                                  : process_ask(&pagein->process, ranges, n_ranges);
 }
 
 /* The next range to read; near ones are one. */
@@ -503,9 +523,9 @@ static int do_call(struct pagein *pagein, const struct item *item)
 
 static void adapt_call(struct pagein *pagein, uint64_t usec)
 {
-    if (usec > PAGEIN_STEP_USEC)
+    if (usec > 2 * PAGEIN_STEP_USEC)
         pagein->call = max_u64(pagein->call / 2, CALL_MIN);
-    else if (usec < PAGEIN_STEP_USEC / 4)
+    else if (usec < PAGEIN_STEP_USEC / 2)
         pagein->call = min_u64(pagein->call * 2, CALL_MAX);
 }
 
