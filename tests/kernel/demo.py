@@ -1,27 +1,23 @@
-"""What demo.sh shows, in the guest: an app running, frozen, thawed, frozen again and woken by a request,
-and started cold beside it."""
+"""What demo.sh shows, in the guest: an app running, frozen, thawed, frozen again and woken by a
+request, and started cold beside it."""
 
-import http.client
 import json
 import os
 import platform
-import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urljoin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
+import devserver  # noqa: E402
 import torpor  # noqa: E402
+from devserver import PORT, msec, use, visit  # noqa: E402
 from torpor import MB, wait_for  # noqa: E402
 
 SOCKET = "/run/freeze-agent/agent.sock"
-APP = Path(os.environ["DEMO_APP"])
-PORT = 5173
 # What an app touches in the first 3 s after a wake is what the next begins with.
 RECORDED = 5
 COLOUR = bool(os.environ.get("DEMO_COLOUR"))
@@ -95,79 +91,12 @@ def indented(text):
         say(f"  {line}")
 
 
-# ---- the visitor ----
-
-# Static imports only: import("…") may stand in a comment, and nothing here is loaded lazily.
-IMPORT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']((?:/|\./)[^"'\s]+)["']""")
-
-
-def get(path):
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
-    try:
-        connection.request("GET", path, headers={"Accept": "text/html" if path == "/" else "*/*"})
-        response = connection.getresponse()
-        text = response.read().decode()
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise RuntimeError(f"GET {path}: {response.status}")
-    return text
-
-
-def visit():
-    """Loads the page and every module that a browser would: (files, when the page was there)."""
-    seen, todo, page_at = {"/"}, ["/"], None
-    while todo:
-        path = todo.pop()
-        found = {urljoin(path, name) for name in IMPORT.findall(get(path))}
-        page_at = page_at or time.monotonic()
-        todo += found - seen
-        seen |= found
-    return len(seen), page_at
-
-
-def use(until):
-    """Somebody reloads the page until that moment, at least once."""
-    visit()
-    while time.monotonic() < until:
-        visit()
-
-
-def wait_for_port():
-    def answers():
-        try:
-            http.client.HTTPConnection("127.0.0.1", PORT, timeout=1).connect()
-            return True
-        except OSError:
-            return False
-
-    wait_for("the app listens", answers, seconds=60)
-
-
 # ---- the app ----
 
 
-class App:
-    """The dev server in a container as the kubelet makes it: not allowed to swap."""
-
+class App(devserver.App):
     def __init__(self):
-        # A new container has no cache of an earlier one.
-        shutil.rmtree(APP / "node_modules/.vite", ignore_errors=True)
-        self.pod = torpor.Pod()
-        self.container = self.pod.container(swap_max=0)
-        self.began = time.monotonic()
-        self.process = self.container.run(
-            ["node", "node_modules/.bin/vite"],
-            cwd=APP,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def first_visit(self):
-        """Milliseconds from the process's start to the page, and to all of its modules."""
-        wait_for_port()
-        files, page_at = visit()
-        return files, msec(self.began, page_at), msec(self.began)
+        super().__init__(Path(os.environ["DEMO_APP"]))
 
     def row(self, state, used):
         """RAM, swap, and CPU time over a second, of an app that is in use or left alone."""
@@ -185,10 +114,6 @@ class App:
         ]
 
 
-def msec(since, until=None):
-    return 1000 * ((until or time.monotonic()) - since)
-
-
 def start_agent():
     log = open("/tmp/freeze-agent.log", "w")
     subprocess.Popen([torpor.FREEZE_AGENT], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -197,10 +122,9 @@ def start_agent():
 
 def thaw_and_visit(app):
     answer, began = curl("thaw", app.pod.uid)
-    _, page_at = visit()
-    done = time.monotonic()
+    visited = visit()
     show(answer)
-    return msec(began, page_at), msec(began, done)
+    return visited.since(began)
 
 
 def wake(app):
@@ -209,8 +133,7 @@ def wake(app):
         f"curl -s -w '%{{http_code}} after %{{time_total}} s\\n' http://127.0.0.1:{PORT}/"
     )
     page_at = time.monotonic()
-    visit()
-    done = time.monotonic()
+    rest = visit()
     indented(answer)
     # Starting curl takes longer than the wake when nothing of it is in memory.
     began = page_at - float(answer.split()[-2])
@@ -221,7 +144,7 @@ def wake(app):
     event = json.loads(said)
     assert event["pod_uid"] == app.pod.uid and event["port"] == PORT
     say(f"  latency_usec: from the packet until the app was thawed, {event['latency_usec'] / 1000:.1f} ms")
-    return msec(began, page_at), msec(began, done)
+    return msec(began, page_at), msec(began, rest.done_at)
 
 
 def freeze_again(app):
@@ -243,7 +166,7 @@ def demo():
 
     heading("1. Somebody works on the app: a Vite dev server, page and modules loaded")
     app = App()
-    files, _, _ = app.first_visit()
+    files = app.first_visit().files
     say(f"  process {app.process.pid}, {files} files served")
     rows = [app.row("running", used=True)]
     table(HEAD, rows)
@@ -273,7 +196,7 @@ def demo():
     heading("5. What it would have been otherwise: the same app, started cold")
     app.pod.remove()
     again = App()
-    _, *cold = again.first_visit()
+    cold = again.first_visit().since(again.began)
     compare(woken, thawed, cold)
     say()
     freed = f"{rows[0][1]} of RAM became {rows[1][1]}"
