@@ -153,14 +153,14 @@ static const struct setting settings_table[] = {
       AT(log_level),
       .fallback = "info",
       .names = level_names,
-      .help = "error, warning, info or debug." },
+      .help = "The least urgent that is written." },
     { .flag = "log-format",
       .metavar = "FORMAT",
       .type = SETTING_ENUM,
       AT(log_format),
       .fallback = "auto",
       .names = format_names,
-      .help = "journal, json (lines), text, or auto: whichever fits where the log goes." },
+      .help = "json is one object a line; auto is whichever fits where the log goes." },
     { .flag = "thaw-all",
       .type = SETTING_BOOL,
       AT(thaw_all),
@@ -260,7 +260,8 @@ static int open_pools(struct agent *agent, struct error *error)
                                         .threads = (unsigned)agent->settings.workers,
                                         .nice = 10 };
     struct worker_config lookers = { .name = "look", .threads = 1, .nice = 5 };
-    struct worker_config fetchers = { .name = "prefetch", .threads = 1 };
+    /* The app that wakes goes first: what it touches it gets, and the rest comes while it waits. */
+    struct worker_config fetchers = { .name = "prefetch", .threads = 1, .nice = 10 };
     int r = worker_pool_open(&agent->disk, agent->event, &disk, error);
 
     if (r == 0)
