@@ -145,16 +145,26 @@ class TracedAgent(torpor.Agent):
         return self.start()
 
     def ask(self, path, pod):
-        """(status, answer), or None when the agent died of it."""
+        """(status, answer), or None when the agent has died, of this or before."""
         headers = {"Content-Type": "application/json"}
         body = json.dumps({"pod_uid": pod.uid})
         try:
-            return self.request("POST", path, body, headers, seconds=ANSWER_SECONDS)
+            status, answer = self.request("POST", path, body, headers, seconds=ANSWER_SECONDS)
         except TimeoutError:
             raise AssertionError(f"{path} was not answered") from None
-        except (ConnectionError, http.client.HTTPException):
+        except (ConnectionError, FileNotFoundError, http.client.HTTPException):
+            status, answer = None, {}
+        if status is None or answer.get("code") == "unavailable":
             wait_for("the agent has ended", self.died)
             return None
+        return status, answer
+
+    def is_there(self, pod):
+        """After a fault. An agent that has died is started again."""
+        if self.ask("/status", pod):
+            return True
+        self.start_again()
+        return False
 
 
 # ---- the pod ----
@@ -244,9 +254,10 @@ def is_frozen(agent, pod):
         recorded = recorded_limits(read_record(agent.state / f"{pod.uid}.json"))
     except FileNotFoundError:  # it went just now
         return False
-    # Where reading a limit failed as if there were none, it was not touched either.
+    limits = pod.limits()
+    # What was not seen (reading failed with ENOENT) is not recorded, and was not touched either.
     return all(
-        recorded[path] == original or (recorded[path] == "" and pod.limits()[path] == original)
+        recorded.get(path) == original or (not recorded.get(path) and limits[path] == original)
         for path, original in pod.originals.items()
     )
 
