@@ -316,7 +316,7 @@ static void test_a_thaw_does_not_wait_for_the_reclaim_of_others(void **state)
     uint64_t before = loop_now_usec();
     ask_thaw(node, N, &thawed);
     assert_int_equal(await_answer(node, &thawed), 0);
-    assert_true(loop_now_usec() - before < USEC_PER_SEC);
+    assert_true(loop_now_usec() - before < 10 * USEC_PER_SEC);
     await_gone(N);
     assert_untouched(N, 1);
     assert_int_equal(fake_reclaim_gate.passed, passed); /* all of them are still at it */
@@ -433,7 +433,7 @@ static void test_what_never_freezes_is_rolled_back_in_time(void **state)
     assert_int_equal(await_answer(node, &asked), FREEZER_E_TIMEOUT);
     uint64_t took = loop_now_usec() - before;
     assert_true(took >= 100 * USEC_PER_MSEC);
-    assert_true(took < USEC_PER_SEC);
+    assert_true(took < 10 * USEC_PER_SEC); /* a machine may be busy */
     await_gone(1);
     assert_untouched(1, 3);
     assert_int_equal(stat_of(node, STAT_FREEZES, STAT_FREEZE_TIMEOUT), 1);
@@ -804,6 +804,20 @@ static void test_who_waits_for_reclaim_is_answered_at_its_end(void **state)
     assert_int_equal(find_pod(node, 1)->reclaimed.bytes, 2 * POD_MEMORY);
     assert_int_equal(stat_of(node, STAT_RECLAIMED_BYTES, 0), 2 * POD_MEMORY);
     assert_int_equal(count_events(node, "\"type\":\"reclaimed\""), 1);
+}
+
+static void test_a_reclaim_that_fails_is_no_failure_of_the_freeze(void **state)
+{
+    struct asked asked;
+
+    (void)state;
+    pod_make(1, 2);
+    fake_refuse(container_path(1, 0), "memory.reclaim", EIO, 0);
+    ask_freeze_with(node, 1, RECLAIM_WAIT, 0, &asked);
+    assert_int_equal(await_answer(node, &asked), 0);
+    assert_int_equal(asked.state, POD_FROZEN);
+    assert_int_equal(asked.reclaim, RECLAIM_STOPPED);
+    assert_string_equal(asked.reclaim_reason, "error");
 }
 
 static void test_reclaim_in_the_background_keeps_nobody_waiting(void **state)
@@ -1189,6 +1203,7 @@ int main(void)
         TEST(test_a_thaw_finds_room_among_many_who_wait),
         TEST(test_so_many_pods_may_be_frozen),
         TEST(test_who_waits_for_reclaim_is_answered_at_its_end),
+        TEST(test_a_reclaim_that_fails_is_no_failure_of_the_freeze),
         TEST(test_reclaim_in_the_background_keeps_nobody_waiting),
         TEST(test_who_joins_during_reclaim_waits_only_if_he_asks_to),
         TEST(test_a_limit_that_is_set_back_is_healed),

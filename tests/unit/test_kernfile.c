@@ -157,7 +157,7 @@ static void test_meminfo_without_a_line_is_none(void **state)
         bool needed = strncmp(line, "MemTotal", 8) == 0 || strncmp(line, "MemAvail", 8) == 0 ||
                       strncmp(line, "SwapTotal", 9) == 0 || strncmp(line, "SwapFree", 8) == 0;
         memcpy(text, MEMINFO, start);
-        strcpy(text + start, MEMINFO + end);
+        strcpy(text + start, &MEMINFO[end]);
         assert_int_equal(kernfile_parse_meminfo(text, &info), needed ? -EBADMSG : 0);
     }
     assert_int_equal(kernfile_parse_meminfo("MemTotal: 99999999999999999999 kB\n" MEMINFO, &info),
