@@ -62,6 +62,7 @@ static void start_freezer(struct node *node)
         .reclaimers = node->reclaimers,
         .lookers = node->lookers,
         .waker = node->options.waker,
+        .wakes_max = node->options.wakes_max,
         .events = node->events,
         .metrics = node->metrics,
         .freeze_timeout_usec = node->options.freeze_timeout_usec,
@@ -266,19 +267,33 @@ static void on_done(struct freezer_waiter *waiter, int r, bool already, const st
         snprintf(asked->sentence, sizeof asked->sentence, "%s", error->msg);
 }
 
+static void ask_for(struct node *node, unsigned i, struct freeze_request *request,
+                    struct asked *asked)
+{
+    *asked = (struct asked){ .waiter.done = on_done };
+    strcpy(request->pod_uid, nth_uid(i));
+    freezer_freeze(node->freezer, request, &asked->waiter);
+}
+
 void ask_freeze_with(struct node *node, unsigned i, enum reclaim_mode reclaim, uint64_t generation,
                      struct asked *asked)
 {
     struct freeze_request request = { .reclaim = reclaim, .generation = generation };
 
-    *asked = (struct asked){ .waiter.done = on_done };
-    strcpy(request.pod_uid, nth_uid(i));
-    freezer_freeze(node->freezer, &request, &asked->waiter);
+    ask_for(node, i, &request, asked);
 }
 
 void ask_freeze(struct node *node, unsigned i, struct asked *asked)
 {
     ask_freeze_with(node, i, RECLAIM_OFF, 0, asked);
+}
+
+void ask_freeze_in_group(struct node *node, unsigned i, const char *group, struct asked *asked)
+{
+    struct freeze_request request = { .reclaim = RECLAIM_OFF };
+
+    strcpy(request.group, group);
+    ask_for(node, i, &request, asked);
 }
 
 void ask_thaw(struct node *node, unsigned i, struct asked *asked)

@@ -13,6 +13,7 @@ struct node_options {
     uint64_t freeze_timeout_usec;     /* 0: far away */
     uint64_t reclaim_chunk;           /* 0: 16 MiB */
     unsigned reclaimers;              /* 0: 2 */
+    unsigned wakes_max;               /* 0: no limit */
     const struct waker_config *waker; /* NULL: nothing wakes but calls */
     bool no_memory;
     bool no_agent; /* not started yet */
@@ -95,6 +96,7 @@ struct asked {
 void ask_freeze(struct node *node, unsigned i, struct asked *asked);
 void ask_freeze_with(struct node *node, unsigned i, enum reclaim_mode reclaim, uint64_t generation,
                      struct asked *asked);
+void ask_freeze_in_group(struct node *node, unsigned i, const char *group, struct asked *asked);
 void ask_thaw(struct node *node, unsigned i, struct asked *asked);
 
 /* Turns the loop until there is an answer, and returns its r. */

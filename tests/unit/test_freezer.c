@@ -973,6 +973,91 @@ static void test_a_pod_whose_processes_have_ended_leaves_nothing_frozen(void **s
     assert_int_equal(count_events(node, "\"type\":\"gone\""), 1);
 }
 
+/* ---- packets ---- */
+
+static void wake(unsigned i)
+{
+    struct trigger_event packet = { .kind = "connection",
+                                    .source = "192.0.2.7",
+                                    .source_port = 40000,
+                                    .local_port = 8080,
+                                    .seen_usec = loop_now_usec() };
+
+    freezer_wake(find_pod(node, i), &packet);
+}
+
+static void freeze_in_group(unsigned i, const char *group)
+{
+    struct asked asked;
+
+    pod_make(i, 1);
+    ask_freeze_in_group(node, i, group, &asked);
+    assert_int_equal(await_answer(node, &asked), 0);
+}
+
+static void test_a_packet_wakes_the_pod_and_its_group(void **state)
+{
+    static const char *const groups[] = { "a", "a", "b", "" };
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++)
+        freeze_in_group(i, groups[i]);
+    wake(0);
+    assert_false(is_asked_to_freeze(0, 0)); /* in the call itself */
+    assert_false(is_asked_to_freeze(1, 0));
+    assert_true(is_asked_to_freeze(2, 0));
+    assert_true(is_asked_to_freeze(3, 0));
+    wake(0); /* the next packet */
+    await_gone(0);
+    await_gone(1);
+    assert_untouched(0, 1);
+    assert_untouched(1, 1);
+    assert_int_equal(stat_of(node, STAT_THAWS, THAW_PACKET), 1);
+    assert_int_equal(stat_of(node, STAT_THAWS, THAW_GROUP), 1);
+    assert_int_equal(count_events(node, "\"type\":\"woken\""), 1);
+    assert_int_equal(count_events(node, "192.0.2.7"), 1);
+    wake(3); /* of no group */
+    await_gone(3);
+    assert_true(is_asked_to_freeze(2, 0));
+}
+
+static void test_a_packet_during_the_freeze_wins(void **state)
+{
+    struct asked asked;
+
+    (void)state;
+    pod_make(1, 1);
+    gate_close(&fake_disk_gate);
+    ask_freeze(node, 1, &asked);
+    gate_await(&fake_disk_gate, 1);
+    wake(1);
+    gate_open(&fake_disk_gate);
+    assert_int_equal(await_answer(node, &asked), FREEZER_E_CONFLICT);
+    assert_non_null(strstr(asked.sentence, "192.0.2.7"));
+    await_gone(1);
+    assert_untouched(1, 1);
+}
+
+static void test_so_often_packets_may_wake_a_pod(void **state)
+{
+    struct node_options options = { .wakes_max = 3 };
+    struct asked asked;
+
+    (void)state;
+    node = node_close(node);
+    node = node_open(&options);
+    pod_make(1, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(freeze(node, 1), 0);
+        wake(1);
+        await_gone(1);
+    }
+    ask_freeze(node, 1, &asked);
+    assert_int_equal(asked.r, FREEZER_E_REFUSED);
+    assert_string_equal(asked.waiter.reason, "wake_limit");
+    assert_untouched(1, 1);
+}
+
 /* ---- freeze after thaw ---- */
 
 static void test_a_freeze_while_the_record_is_being_removed_waits_and_begins_anew(void **state)
@@ -1214,6 +1299,9 @@ int main(void)
         TEST(test_a_container_that_goes_thaws_the_rest),
         TEST(test_a_pod_that_goes_is_forgotten),
         TEST(test_a_pod_whose_processes_have_ended_leaves_nothing_frozen),
+        TEST(test_a_packet_wakes_the_pod_and_its_group),
+        TEST(test_a_packet_during_the_freeze_wins),
+        TEST(test_so_often_packets_may_wake_a_pod),
         TEST(test_a_freeze_while_the_record_is_being_removed_waits_and_begins_anew),
         TEST(test_a_thaw_cancels_a_freeze_that_waits_to_begin),
         TEST(test_who_is_forgotten_is_not_called),
