@@ -58,7 +58,7 @@
 #define RECLAIM_WAIT_USEC (600 * USEC_PER_SEC)
 
 /* The answer to a thaw waits this long for the record to be removed; the app runs before that. */
-#define THAW_ANSWER_USEC (5 * USEC_PER_MSEC)
+#define THAW_ANSWER_USEC (50 * USEC_PER_MSEC)
 
 /* Roots that can hold pods ("kubepods", "kubepods.slice", one per nested kubelet), and how far they
  * are searched for: docker/<id>/kubelet.slice/kubelet-kubepods.slice is the deepest known. */

@@ -470,9 +470,10 @@ void freezer_thaw(struct freezer *freezer, const char *uid, uint64_t generation,
         return;
     }
     int r = error_outcome(&error, FREEZER_E_CONFLICT, "the pod was thawed meanwhile");
+    bool already = transition_is_leaving(pod) && pod->thawed;
     transition_leave(pod, THAW_REQUEST, r, &error);
     freezer_answer(pod, WAITERS(WAITS_TO_FREEZE), r, &error);
-    join(pod, waiter, WAITS_FOR_THAWED, false);
+    join(pod, waiter, WAITS_FOR_THAWED, already);
     transition_hurry(pod);
 }
 
