@@ -118,7 +118,7 @@ WITH_CGROUPS := $(patsubst %,$(BUILD)/tests/unit/test_%,api cgroup freezer layou
 
 unit-valgrind: $(filter-out $(WITH_CGROUPS),$(UNIT))
 	@set -e; for test in $^; do echo "$$test (valgrind)"; \
-	    valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+	    VALGRIND=1 valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
 	        --child-silent-after-fork=yes $$test; done
 
 clang: ## build with the other compiler, warnings as errors

@@ -223,7 +223,8 @@ static void test_open_fds(void **state)
 {
     double before = scrape(*state, "process_open_fds");
 
-    assert_true(before == count_fds());
+    if (!getenv("VALGRIND")) /* it keeps some to itself */
+        assert_true(before == count_fds());
     int fd = open("/dev/null", O_RDONLY);
     assert_true(scrape(*state, "process_open_fds") == before + 1);
     close(fd);
