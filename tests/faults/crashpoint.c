@@ -122,6 +122,7 @@ static const struct call calls[] = {
     CALL(shutdown, FD_FIRST),
     CALL(getsockopt, FD_FIRST),
     CALL(setsockopt, FD_FIRST),
+    CALL(clock_gettime, 0),
     CALL(getpid, 0),
     CALL(mmap, 0),
     CALL(munmap, 0),

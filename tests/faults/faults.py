@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import torpor
-from torpor import BUILD, MB, Layout, Pod, wait_for
+from torpor import BUILD, LAYOUTS, MB, Pod, wait_for
 
 CRASHPOINT = BUILD / "tests/faults/crashpoint"
 
@@ -174,7 +174,7 @@ class Victim(Pod):
     """A pod with everything that could be lost: limits of each kind, a group below each container."""
 
     def __init__(self):
-        super().__init__(Layout(nested=True), sandbox=not SLOW)
+        super().__init__(LAYOUTS["crun"], sandbox=not SLOW)
         self.hog = torpor.hog(self.container(swap_max="0"), 1)
         self.app(swap_max=64 * MB)
         if torpor.has_memory:
