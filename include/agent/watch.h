@@ -4,12 +4,14 @@
  * kernel's own notifications of cgroup.events, groups that are made or removed (measured on 6.1,
  * 6.12 and 6.18; fs/kernfs/file.c kernfs_notify_workfn). A notification only says where to look:
  * the pod is then compared with its cgroups (transition_check). As a net below, every pod is
- * looked at once in WATCH_SWEEP_USEC; the kernel may run out of watches or of queue. */
+ * looked at once in WATCH_SWEEP_USEC, or WATCH_SWEEP_BLIND_USEC once the kernel has run out of
+ * watches. A queue that ran over is made up for at once. */
 #pragma once
 
 #include "agent/freezer.h"
 
-#define WATCH_SWEEP_USEC (60 * USEC_PER_SEC)
+#define WATCH_SWEEP_USEC       (600 * USEC_PER_SEC)
+#define WATCH_SWEEP_BLIND_USEC (60 * USEC_PER_SEC)
 
 struct watcher;
 struct watch;

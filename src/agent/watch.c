@@ -29,10 +29,22 @@ struct watcher {
         char uid[POD_UID_SIZE];
         uint64_t serial;
     } swept;
-    bool complained;
+    bool blind; /* something could not be watched */
 };
 
 /* ---- what is watched ---- */
+
+static void start_sweep(struct watcher *watcher, uint64_t usec);
+
+/* From now on the sweep is what notices. */
+static void go_blind(struct watcher *watcher, const struct error *error)
+{
+    if (watcher->blind)
+        return;
+    watcher->blind = true;
+    log_warning("%s; changes by others are noticed once a minute only", error->msg);
+    start_sweep(watcher, WATCH_SWEEP_BLIND_USEC);
+}
 
 static void add_watch(struct watcher *watcher, struct pod *pod, int group_fd, const char *file,
                       uint32_t mask)
@@ -46,9 +58,8 @@ static void add_watch(struct watcher *watcher, struct pod *pod, int group_fd, co
     if (watch->wd >= 0)
         HASH_FIND_INT(watcher->table, &watch->wd, other);
     if (watch->wd < 0 || other) {
-        if (watch->wd < 0 && !watcher->complained)
-            log_warning("%s; changes by others are noticed once a minute only", error.msg);
-        watcher->complained |= watch->wd < 0;
+        if (watch->wd < 0)
+            go_blind(watcher, &error);
         free(watch);
         return;
     }
@@ -98,8 +109,6 @@ static bool is_interesting(const struct inotify_event *event)
     return event->len == 0 || strcmp(event->name, CGROUP_FREEZE) == 0 ||
            strcmp(event->name, CGROUP_SWAP_MAX) == 0 || strcmp(event->name, CGROUP_EVENTS) == 0;
 }
-
-static void start_sweep(struct watcher *watcher, uint64_t usec);
 
 /* What came in one read happened before the first check: `*checked` is not looked at again. It may
  * be gone by now, but no watch of a pod made since then can be in that read. */
@@ -154,7 +163,8 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *userdata)
     }
     if (!pod)
         watcher->swept.serial = 0;
-    start_sweep(watcher, pod ? SWEEP_PAUSE_USEC : WATCH_SWEEP_USEC);
+    uint64_t rest = watcher->blind ? WATCH_SWEEP_BLIND_USEC : WATCH_SWEEP_USEC;
+    start_sweep(watcher, pod ? SWEEP_PAUSE_USEC : rest);
     return 0;
 }
 
