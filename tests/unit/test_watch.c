@@ -77,7 +77,7 @@ void __wrap_transition_check(struct pod *pod)
     __real_transition_check(pod);
 }
 
-/* The watcher's timer is known by the minute that it is first set to. */
+/* The watcher's timer is known by the time that it is first set to. */
 int __wrap_loop_timer(sd_event *event, sd_event_source **source, uint64_t usec,
                       sd_event_time_handler_t callback, void *userdata)
 {
@@ -86,6 +86,8 @@ int __wrap_loop_timer(sd_event *event, sd_event_source **source, uint64_t usec,
         sweep.source = source;
         sweep.callback = callback;
         sweep.userdata = userdata;
+        sweep.full++;
+    } else if (source == sweep.source && usec == WATCH_SWEEP_BLIND_USEC) {
         sweep.full++;
     } else if (source == sweep.source && usec > 0) {
         sweep.pauses++;
