@@ -1,9 +1,10 @@
 /* One pod's walk over its processes' memory, in small steps: to bring back what reclaim took
  * (PAGEIN_FETCH), or to note what is there (PAGEIN_NOTE).
  *
- * A fetch asks for the known working set first, then for what nearly every wake needs (stacks, the
- * written pages of the program and its libraries), then for the rest of what is in swap. Of file
- * pages only the known ones are read: nothing else tells what reclaim dropped of them.
+ * A fetch asks for the known working set first, then for the rest of what is in swap: stacks, brk's
+ * heap, other memory. Pages that a private file mapping has written to cannot be asked for, only
+ * touched, one after the other: known ones after the known set, others last. Of file pages only the
+ * known ones are read: nothing else tells what reclaim dropped of them.
  *
  * Anonymous pages are charged to the group that they were swapped out of. Pages of files are
  * charged to us, who read them, and that is why there is a bound for these.
