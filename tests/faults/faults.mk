@@ -2,6 +2,8 @@
 
 CRASHPOINT := $(BUILD)/tests/faults/crashpoint
 FAULTS     ?= tests/faults
+# FAULTS_STEP=5: every fifth point only.
+FAULTS_STEP ?= 1
 
 $(BUILD)/tests/faults/%: tests/faults/%.c
 	@mkdir -p $(@D)
@@ -9,7 +11,7 @@ $(BUILD)/tests/faults/%: tests/faults/%.c
 
 .PHONY: faults faults-host
 faults: all workloads $(CRASHPOINT) ## kill the agent and fail its system calls at every point, in a guest
-	REQUIRE_KERNEL=1 tests/kernel/guest --timeout 1800 -- env $(PYTEST) $(FAULTS)
+	REQUIRE_KERNEL=1 tests/kernel/guest --timeout 2700 -- env FAULTS_STEP=$(FAULTS_STEP) $(PYTEST) $(FAULTS)
 
 faults-host: all workloads $(CRASHPOINT) ## the same on this machine's own kernel, as root
-	$(PYTEST) $(FAULTS)
+	FAULTS_STEP=$(FAULTS_STEP) $(PYTEST) $(FAULTS)

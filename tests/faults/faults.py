@@ -25,6 +25,9 @@ SLOW = torpor.has_memory
 # Fewer points than this would mean that the tracer missed most of them.
 POINTS_MIN = 40
 
+# Every point, unless somebody has less time.
+STEP = int(os.environ.get("FAULTS_STEP") or 1)
+
 summary = []
 
 

@@ -12,6 +12,7 @@ import pytest
 from faults import (
     POINTS_MIN,
     SLOW,
+    STEP,
     TracedAgent,
     Victim,
     bring_back,
@@ -111,14 +112,14 @@ def fail_at(agent, pod, operation, n, name):
 def test_fail_every_call(operation):
     started, results, points = time.monotonic(), collections.Counter(), 0
     with Victim() as pod, TracedAgent() as agent:
-        for n in itertools.count(1):
+        for n in itertools.count(1, STEP):
             outcomes = [fail_at(agent, pod, operation, n, name) for name in errors_of(n)]
             if None in outcomes:
                 break
             points += 1
             results.update(outcomes)
     tell(operation, points, results, started)
-    assert points >= POINTS_MIN / 2  # not every call can fail
+    assert points >= POINTS_MIN / 2 / STEP  # not every call can fail
 
 
 # ---- start ----
@@ -146,11 +147,11 @@ def test_fail_every_call_of_a_start(found):
     started, results, points = time.monotonic(), collections.Counter(), 0
     with Victim() as pod, TracedAgent() as agent:
         # A start takes its time, above all where everything does: one error a point.
-        for n in itertools.count(1, 2 if SLOW else 1):
+        for n in itertools.count(1, STEP * 2 if SLOW else STEP):
             result = start_with(agent, pod, n, ERRORS[n % len(ERRORS)], found)
             if not result:
                 break
             points += 1
             results[result] += 1
     tell(f"start over a pod {found}", points, results, started)
-    assert points >= POINTS_MIN / 2
+    assert points >= POINTS_MIN / 2 / STEP
