@@ -280,6 +280,9 @@ static void on_prefetched(const char *pod_uid, const struct prefetch_result *res
 
     metrics_add(metrics, STAT_PREFETCHED_BYTES, 0, (double)bytes);
     metrics_observe(metrics, STAT_PREFETCH_SECONDS, 0, (double)result->usec / USEC_PER_SEC);
+    if (result->end == PAGEIN_FAILED)
+        log_warning_with(FIELDS({ "POD", pod_uid }, { "OP", "prefetch" }), "%s, ignoring",
+                         result->error.msg);
     log_debug_with(FIELDS({ "POD", pod_uid }, { "OP", "prefetch" }),
                    "prefetched %.1f MiB in %.0f ms: %s", (double)bytes / (1 << 20),
                    (double)result->usec / USEC_PER_MSEC, pagein_end_names[result->end]);
