@@ -3,6 +3,7 @@
 #pragma once
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -61,4 +62,15 @@ static inline void close_p(int *fd)
 static inline void free_p(void *p)
 {
     free(*(void **)p);
+}
+
+static inline void closedir_p(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
 }

@@ -19,12 +19,6 @@ struct cgroup_root {
     char path[];
 };
 
-static void closedir_p(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 /* ---- the root ---- */
 
 static int check_filesystem(int fd, const char *path, struct error *error)

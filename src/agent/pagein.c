@@ -224,11 +224,6 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Plans what is known of a mapping and, after it, the rest. */
 static void plan_both(struct pagein *pagein, const struct mapping *mapping, enum rank known,
                       enum rank rest, enum how how)

@@ -42,11 +42,6 @@ static struct reclaim *reclaim_free(struct reclaim *reclaim)
     return NULL;
 }
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* On a worker. */
 static void run_chunk(struct worker_job *job)
 {

@@ -18,12 +18,6 @@ struct store {
     int lock_fd;
 };
 
-static void closedir_p(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 /* ---- open ---- */
 
 /* mkdir -p; what exists is left as it is. */

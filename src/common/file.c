@@ -113,12 +113,6 @@ int file_remove(int dir_fd, const char *name, struct error *error)
     return 0;
 }
 
-static void close_dir_p(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 /* With an fd of its own: the position in the directory belongs to the open file. */
 static DIR *open_dir(int dir_fd)
 {
@@ -136,7 +130,7 @@ int file_remove_temporaries(int dir_fd, struct error *error)
 {
     struct dirent *entry;
 
-    cleanup(close_dir_p) DIR *dir = open_dir(dir_fd);
+    cleanup(closedir_p) DIR *dir = open_dir(dir_fd);
     if (!dir)
         return error_set(error, errno, "open the directory");
 
